@@ -1,0 +1,64 @@
+"""What the originals hand over to the comparison: a folder of files and a list of cases.
+
+Standard library and NumPy alone, because the originals run in environments of their own.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+CASES = "cases.json"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison.
+
+    Attributes
+    ----------
+    kind : str
+        "network": one array through one network; "pipeline": one scan through the whole tool.
+    model : str
+        Registry name.
+    title : str
+        What is compared, for the table.
+    weights : dict of str to str
+        Part -> weight file that the original wrote, relative to the folder.
+    expected : str
+        File with the original's answer: arrays ``x`` and ``y`` (npz), or a mask (NIfTI).
+    image : str
+        The scan of a pipeline case.
+    options : dict
+        Keywords of the task's call.
+    part : str
+        The part that a network case runs.
+    tolerance : float
+        Largest difference allowed: absolute for networks, voxels for pipelines.
+    softmax : bool
+        The original's network ends with a softmax that our graph leaves to the task.
+    """
+
+    kind: str
+    model: str
+    title: str
+    weights: dict[str, str]
+    expected: str
+    tolerance: float
+    image: str = ""
+    options: dict[str, object] = field(default_factory=dict)
+    part: str = ""
+    softmax: bool = False
+
+
+def write_cases(folder: Path, cases: list[Case], versions: dict[str, str]) -> None:
+    """Write the list beside the files."""
+    record = {"versions": versions, "cases": [asdict(case) for case in cases]}
+    (folder / CASES).write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def read_cases(folder: Path) -> tuple[list[Case], dict[str, str]]:
+    """Read the list that an original wrote, and the versions it ran with."""
+    record = json.loads((folder / CASES).read_text(encoding="utf-8"))
+    return [Case(**case) for case in record["cases"]], record["versions"]

@@ -1,0 +1,63 @@
+"""Worker: kerasneuro loads what the originals wrote and predicts, under the backend of KERAS_BACKEND."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import keras
+import nibabel as nib
+import numpy as np
+from cases import Case, read_cases
+
+import kerasneuro
+
+
+def compare(folder: Path, case: Case) -> dict[str, object]:
+    """Run one case and measure the largest difference from the original."""
+    weights: object = {part: folder / path for part, path in case.weights.items()}
+    if list(case.weights) == [""]:
+        weights = folder / case.weights[""]
+    task = kerasneuro.load(case.model, weights=weights)
+    difference, size = (network if case.kind == "network" else pipeline)(folder, case, task)
+    return {
+        "model": case.model,
+        "kind": case.kind,
+        "title": case.title,
+        "difference": difference,
+        "size": size,
+        "tolerance": case.tolerance,
+        "within": bool(difference <= case.tolerance),
+    }
+
+
+def network(folder: Path, case: Case, task: kerasneuro.Task) -> tuple[float, int]:
+    """Return the largest absolute difference of an output, and the number of its values."""
+    arrays = np.load(folder / case.expected)
+    output = task.models[case.part](arrays["x"], training=False)
+    if case.softmax:
+        output = keras.ops.softmax(output, axis=-1)
+    output = keras.ops.convert_to_numpy(output)
+    return float(np.abs(output - arrays["y"]).max()), int(output.size)
+
+
+def pipeline(folder: Path, case: Case, task: kerasneuro.Task) -> tuple[float, int]:
+    """Return the number of voxels that differ, and the number of voxels in the original's mask."""
+    options = {key: tuple(item) if isinstance(item, list) else item for key, item in case.options.items()}
+    result = task(folder / case.image, **options)
+    expected = np.asarray(nib.load(folder / case.expected).dataobj) != 0
+    found = np.asarray(result.mask.dataobj) != 0
+    return float((expected != found).sum()), int(expected.sum())
+
+
+def main(folders: list[Path]) -> None:
+    """Print one JSON line per case."""
+    for folder in folders:
+        for case in read_cases(folder)[0]:
+            row = {"backend": keras.backend.backend(), **compare(folder, case)}
+            print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main([Path(name) for name in sys.argv[1:]])

@@ -1,0 +1,119 @@
+"""Compare kerasneuro with the original packages, and write the table of differences.
+
+The originals run in their own environments (``.venvs/NAME``, made by ``make parity``), write weight files and
+predict; kerasneuro loads the same files and predicts on every backend. Writes ``docs/parity.md`` and
+``docs/parity.json``; the exit code is 1 if any difference is above its tolerance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+from cases import read_cases
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+BACKENDS = ("tensorflow", "jax", "torch", "openvino")
+SCANS = ("head_2mm_RAS.nii.gz", "head_aniso_PIL_int16.nii.gz")
+PACKAGES = ("kerasneuro", "keras", "numpy", "tensorflow-cpu", "jax", "torch", "openvino")
+
+
+def run_original(name: str, folder: Path) -> None:
+    """Let an original package write its files and answers."""
+    folder.mkdir()
+    python = ROOT / ".venvs" / name / "bin" / "python"
+    command = [str(python), str(HERE / f"original_{name}.py"), str(folder)]
+    if name == "deepbet":
+        command += [str(ROOT / "tests" / "data" / "deepbet" / scan) for scan in SCANS]
+    print(f"original {name} ...", flush=True)
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TF_USE_LEGACY_KERAS": "1"}
+    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+
+
+def run_ours(backend: str, folders: list[Path]) -> list[dict[str, object]]:
+    """Let kerasneuro compare under one backend."""
+    print(f"kerasneuro on {backend} ...", flush=True)
+    command = [sys.executable, str(HERE / "ours.py"), *map(str, folders)]
+    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    output = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+
+
+def table(rows: list[dict[str, object]], kind: str, backends: list[str]) -> str:
+    """Make the Markdown table of one kind of case: a line per case, a column per backend."""
+    head = f"| model | case | tolerance | {' | '.join(backends)} |\n|---|---|---|{'---|' * len(backends)}\n"
+    lines = []
+    for case in dict.fromkeys((str(row["model"]), str(row["title"])) for row in rows if row["kind"] == kind):
+        found = {row["backend"]: row for row in rows if (row["model"], row["title"]) == case}
+        first = next(iter(found.values()))
+        cells = [cell(found.get(backend)) for backend in backends]
+        lines.append(f"| {case[0]} | {case[1]} | {first['tolerance']:g} | {' | '.join(cells)} |")
+    return head + "\n".join(lines) + "\n"
+
+
+def cell(row: dict[str, object] | None) -> str:
+    """Show one difference; what is above the tolerance is marked."""
+    if row is None:
+        return "-"
+    if row["kind"] == "pipeline":
+        text = f"{row['difference']:.0f} of {row['size']:,}"
+    else:
+        text = f"{row['difference']:.1e}"
+    return text if row["within"] else f"**{text}**"
+
+
+def page(rows: list[dict[str, object]], versions: dict[str, str], backends: list[str]) -> str:
+    """Write the page."""
+    listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return f"""# Parity with the original packages
+
+Written by `make parity`: the original packages train for a step, write weight files and predict; kerasneuro
+loads those files and predicts. Machine: {platform.machine()}, {os.cpu_count()} processors, {platform.system()},
+Python {platform.python_version()}. Versions: {listed}.
+
+## Networks
+
+Largest absolute difference of an output (a probability).
+
+{table(rows, "network", backends)}
+## Whole pipelines
+
+Voxels that differ from the original's mask, of the voxels in it.
+
+{table(rows, "pipeline", backends)}"""
+
+
+def main() -> int:
+    """Run all and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--originals", nargs="+", default=["nobrainer", "deepbet"])
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as work:
+        folders = [Path(work) / name for name in options.originals]
+        for name, folder in zip(options.originals, folders, strict=True):
+            run_original(name, folder)
+        versions = {f"original {k}": v for folder in folders for k, v in read_cases(folder)[1].items()}
+        rows = [row for backend in options.backends for row in run_ours(backend, folders)]
+    versions |= {name: metadata.version(name) for name in PACKAGES}
+    record = {"versions": versions, "rows": rows}
+    docs = ROOT / "docs"
+    (docs / "parity.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (docs / "parity.md").write_text(page(rows, versions, options.backends), encoding="utf-8")
+    worst = [row for row in rows if not row["within"]]
+    print(page(rows, versions, options.backends))
+    for row in worst:
+        print(f"above tolerance: {row}", file=sys.stderr)
+    return 1 if worst else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

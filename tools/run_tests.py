@@ -1,0 +1,73 @@
+"""Run the test suite once per backend and sum up.
+
+``python tools/run_tests.py`` runs tensorflow, jax and torch in full and openvino without the tests marked
+``training``; arguments after ``--`` go to pytest. The exit code is 0 only if every run passed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+BACKENDS = ("tensorflow", "jax", "torch", "openvino")
+INFERENCE_ONLY = ("openvino",)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one backend's run came to."""
+
+    backend: str
+    code: int
+    seconds: float
+    closing_line: str
+
+
+def marker_expression(backend: str, fast: bool) -> str:
+    """Return the pytest ``-m`` expression for a backend; empty for "everything"."""
+    parts = ["not training"] if backend in INFERENCE_ONLY else []
+    return " and ".join(parts + (["not slow"] if fast else []))
+
+
+def run_backend(backend: str, fast: bool, extra: Sequence[str]) -> Run:
+    """Run pytest under one backend, pass its output on, and keep its closing line."""
+    command = [sys.executable, "-m", "pytest", *extra]
+    if expression := marker_expression(backend, fast):
+        command += ["-m", expression]
+    print(f"\n===== KERAS_BACKEND={backend}: {' '.join(command[1:])}", flush=True)
+    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    started = time.monotonic()
+    closing_line = ""
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            if line.strip():
+                closing_line = line.strip().strip("= ")
+    return Run(backend, process.returncode, time.monotonic() - started, closing_line)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the backends asked for, one after the other."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
+    parser.add_argument("--fast", action="store_true", help="leave out the tests marked slow")
+    parser.add_argument("extra", nargs="*", help="arguments for pytest (after --)")
+    options = parser.parse_args(argv)
+    runs = [run_backend(backend, options.fast, options.extra) for backend in options.backends]
+    print("\n===== summary")
+    for run in runs:
+        verdict = "ok    " if run.code == 0 else "FAILED"
+        print(f"{verdict} {run.backend:<11} {run.seconds:6.0f} s   {run.closing_line}")
+    return 0 if all(run.code == 0 for run in runs) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
