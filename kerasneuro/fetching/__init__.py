@@ -1,0 +1,18 @@
+"""Find registered files on this computer or fetch them; nothing unverified is ever handed out."""
+
+from kerasneuro.fetching.cache import cache_directory, import_file
+from kerasneuro.fetching.digest import digest_file, identify, verify
+from kerasneuro.fetching.ensure import SOURCES, ensure, find_local
+from kerasneuro.fetching.receive import Progress
+
+__all__ = [
+    "SOURCES",
+    "Progress",
+    "cache_directory",
+    "digest_file",
+    "ensure",
+    "find_local",
+    "identify",
+    "import_file",
+    "verify",
+]

@@ -1,0 +1,60 @@
+"""Look for a file in the folders that the user names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from kerasneuro.errors import WeightsCorrupt
+from kerasneuro.fetching.cache import look_outside
+from kerasneuro.registry import WeightFile
+
+
+def find_in_folders(file: WeightFile) -> tuple[Path | None, list[tuple[str, str]]]:
+    """Search ``KERASNEURO_WEIGHTS``, then ``$FREESURFER_HOME/models``.
+
+    In each folder the file is looked for under its path in the dataset (or repository, or wheel), then
+    under its name. Every candidate is compared with the registered digest.
+
+    Returns
+    -------
+    path : Path or None
+        The first copy that is the registered file.
+    notes : list of (str, str)
+        What was searched and why it did not serve, for the message of a later failure.
+    """
+    notes = []
+    for folder, variable in _folders():
+        if not folder.is_dir():
+            notes.append((str(folder), f"named by {variable}, is not a folder"))
+            continue
+        found = False
+        for candidate in _candidates(folder, file):
+            try:
+                if look_outside(candidate, file):
+                    return candidate, notes
+            except WeightsCorrupt as error:
+                found = True
+                notes.append((str(candidate), f"was not used: {error}"))
+            except OSError as error:
+                found = True
+                notes.append((str(candidate), f"cannot be read: {error.strerror or error}"))
+        if not found:
+            notes.append((str(folder), f"named by {variable}, does not hold {file.name}"))
+    return None, notes
+
+
+def _folders() -> Iterator[tuple[Path, str]]:
+    for entry in os.environ.get("KERASNEURO_WEIGHTS", "").split(os.pathsep):
+        if entry.strip():
+            yield Path(entry.strip()).expanduser(), "KERASNEURO_WEIGHTS"
+    home = os.environ.get("FREESURFER_HOME")
+    if home:
+        yield Path(home) / "models", "FREESURFER_HOME"
+
+
+def _candidates(folder: Path, file: WeightFile) -> Iterator[Path]:
+    published = [source.path or source.member for source in file.sources]
+    inside = [path for path in published if path and ".." not in path and not Path(path).is_absolute()]
+    yield from (folder / path for path in dict.fromkeys([*inside, file.name]))

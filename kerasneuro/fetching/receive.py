@@ -1,0 +1,72 @@
+"""Write an incoming file to a partial file while counting, hashing and reporting progress."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from kerasneuro.fetching.digest import digest_file, new_hasher, required_digest
+from kerasneuro.registry import WeightFile
+
+Progress = Callable[[int, int | None], None]
+
+# No registered file is larger; it bounds what a server can make us write where no size is published.
+LARGEST_BYTES = 4 << 30
+
+
+class SourceFailed(Exception):
+    """One source did not deliver the file; the next one is tried. The text is the reason."""
+
+
+def receive(chunks: Iterable[bytes], part: Path, file: WeightFile, progress: Progress | None = None) -> None:
+    """Write chunks to ``part`` and compare size and digest with the registered ones.
+
+    Parameters
+    ----------
+    chunks : iterable of bytes
+        The content in order.
+    part : Path
+        Where to write; overwritten.
+    file : WeightFile
+        What is expected. More bytes than registered end the transfer at once.
+    progress : callable, optional
+        Called with (bytes done, bytes in all or None).
+
+    Raises
+    ------
+    SourceFailed
+        If size or digest differ.
+    OSError
+        If the partial file cannot be written.
+    """
+    digest = required_digest(file)
+    limit = LARGEST_BYTES if file.bytes is None else file.bytes
+    # A git blob id begins with the size, so without a published size it is taken afterwards.
+    late = digest.algorithm == "git-blob" and file.bytes is None
+    hasher = None if late else new_hasher(digest.algorithm, limit)
+    done = 0
+    with open(part, "wb") as stream:
+        for chunk in chunks:
+            done += len(chunk)
+            if done > limit:
+                raise SourceFailed(f"sent more than the {limit:,} bytes expected")
+            stream.write(chunk)
+            if hasher is not None:
+                hasher.update(chunk)
+            if progress is not None:
+                progress(done, file.bytes)
+        stream.flush()
+        os.fsync(stream.fileno())
+    if file.bytes is not None and done != file.bytes:
+        raise SourceFailed(f"sent {done:,} of {file.bytes:,} bytes{_page_hint(part)}")
+    found = digest_file(part, digest.algorithm) if hasher is None else hasher.hexdigest()
+    if found != digest.value:
+        raise SourceFailed(f"sent other bytes ({digest.algorithm} {found}){_page_hint(part)}")
+
+
+def _page_hint(part: Path) -> str:
+    with open(part, "rb") as stream:
+        head = stream.read(512).lstrip().lower()
+    is_page = head.startswith((b"<!doctype html", b"<html"))
+    return ": a web page instead of the file, as login pages and proxies send" if is_page else ""
