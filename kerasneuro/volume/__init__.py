@@ -1,0 +1,60 @@
+"""Images and their geometry: read, reorient, resample, crop, normalise, clean, write."""
+
+from __future__ import annotations
+
+from kerasneuro.volume.conform import conform
+from kerasneuro.volume.crop import (
+    Box,
+    bounding_box,
+    crop_or_pad_centred,
+    crop_to_box,
+    cut,
+    pad_to_multiple,
+    paste,
+    slices,
+)
+from kerasneuro.volume.image import Volume, load
+from kerasneuro.volume.intensity import finite_float32, normalise_between, quantile_limits, zscore
+from kerasneuro.volume.labels import dilate, fill_holes, largest_component
+from kerasneuro.volume.orient import to_axcodes
+from kerasneuro.volume.output import IMAGE_SUFFIXES, preserve_dtype, save_image, strip_suffix, to_image
+from kerasneuro.volume.resample import (
+    nearest_float32,
+    nearest_float32_axis_index,
+    stretch_linear,
+    stretch_nearest,
+)
+from kerasneuro.volume.warp import rotation_matrix, warp_affine
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Box",
+    "Volume",
+    "bounding_box",
+    "conform",
+    "crop_or_pad_centred",
+    "crop_to_box",
+    "cut",
+    "dilate",
+    "fill_holes",
+    "finite_float32",
+    "largest_component",
+    "load",
+    "nearest_float32",
+    "nearest_float32_axis_index",
+    "normalise_between",
+    "pad_to_multiple",
+    "paste",
+    "preserve_dtype",
+    "quantile_limits",
+    "rotation_matrix",
+    "save_image",
+    "slices",
+    "stretch_linear",
+    "stretch_nearest",
+    "strip_suffix",
+    "to_axcodes",
+    "to_image",
+    "warp_affine",
+    "zscore",
+]
