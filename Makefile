@@ -6,6 +6,7 @@
 #   make lint        ruff, mypy, import contracts, generated files, text
 #   make docs        regenerate the model table and the model cards
 #   make bench       time kerasneuro against the original tools (QUICK=1: under five minutes)
+#   make parity      compare the results with those of the original packages
 #   make clean       remove what the other targets made
 
 PYTHON ?= python3
@@ -23,7 +24,7 @@ INSTALL := $(BIN)/python tools/install.py --cpu-index "$(TORCH_CPU_INDEX)" $(if 
 STAMPS := $(VENV)/stamps
 EXTRAS := tensorflow,jax,torch,openvino,datalad,report,train,export,dev
 
-.PHONY: demo test test-fast lint docs bench clean
+.PHONY: demo test test-fast lint docs bench parity clean
 .DELETE_ON_ERROR:
 
 $(STAMPS)/created:
@@ -64,7 +65,7 @@ lint: $(STAMPS)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/python docs/build.py --check
 	$(BIN)/python tools/check_text.py
 
@@ -82,6 +83,9 @@ docs: $(STAMPS)/test
 bench: $(STAMPS)/test .venvs/deepbet/ready .venvs/nobrainer/ready
 	$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick)
 	$(BIN)/python docs/build.py
+
+parity: $(STAMPS)/test .venvs/deepbet/ready .venvs/nobrainer/ready
+	$(BIN)/python tools/parity/run.py
 
 clean:
 	rm -rf $(VENV) .venvs demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,7 +1,7 @@
 """Run the test suite once per backend and sum up.
 
 ``python tools/run_tests.py`` runs tensorflow, jax and torch in full and openvino without the tests marked
-``training``; arguments after ``--`` go to pytest. The exit code is 0 only if every run passed.
+``training``. Tests marked ``backend_free`` run under the first backend only. Arguments after ``--`` go to pytest. The exit code is 0 only if every run passed.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ class Run:
     closing_line: str
 
 
-def marker_expression(backend: str, fast: bool) -> str:
+def marker_expression(backend: str, fast: bool, first: bool = True) -> str:
     """Return the pytest ``-m`` expression for a backend; empty for "everything"."""
-    parts = ["not training"] if backend in INFERENCE_ONLY else []
-    return " and ".join(parts + (["not slow"] if fast else []))
+    left_out = {"training": backend in INFERENCE_ONLY, "slow": fast, "backend_free": not first}
+    return " and ".join(f"not {marker}" for marker, left in left_out.items() if left)
 
 
-def run_backend(backend: str, fast: bool, extra: Sequence[str]) -> Run:
+def run_backend(backend: str, fast: bool, extra: Sequence[str], first: bool = True) -> Run:
     """Run pytest under one backend, pass its output on, and keep its closing line."""
     command = [sys.executable, "-m", "pytest", *extra]
-    if expression := marker_expression(backend, fast):
+    if expression := marker_expression(backend, fast, first):
         command += ["-m", expression]
     print(f"\n===== KERAS_BACKEND={backend}: {' '.join(command[1:])}", flush=True)
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -61,7 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--fast", action="store_true", help="leave out the tests marked slow")
     parser.add_argument("extra", nargs="*", help="arguments for pytest (after --)")
     options = parser.parse_args(argv)
-    runs = [run_backend(backend, options.fast, options.extra) for backend in options.backends]
+    runs = [
+        run_backend(backend, options.fast, options.extra, first=position == 0)
+        for position, backend in enumerate(options.backends)
+    ]
     print("\n===== summary")
     for run in runs:
         verdict = "ok    " if run.code == 0 else "FAILED"

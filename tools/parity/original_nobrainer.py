@@ -67,9 +67,7 @@ def network_cases(folder: Path) -> list[Case]:
         else:
             model.save_weights(folder / weights)
         np.savez(folder / f"{stem}.npz", x=x, y=model.predict(x, verbose=0))
-        cases.append(
-            Case("network", "nobrainer-brainy", title, {"": weights}, f"{stem}.npz", PROBABILITY)
-        )
+        cases.append(Case("network", "nobrainer-brainy", title, {"": weights}, f"{stem}.npz", PROBABILITY))
     return cases
 
 
@@ -94,7 +92,7 @@ def pipeline_cases(folder: Path, weights: str) -> list[Case]:
 
 
 def middle_threshold(folder: Path, weights: str) -> float:
-    """Choose the threshold that about half of the voxels pass, so that a comparison of masks means something."""
+    """Choose the threshold that about half of the voxels pass: only such masks can tell networks apart."""
     from nobrainer.volume import from_blocks_numpy, standardize_numpy, to_blocks_numpy
     from skimage.transform import resize
 

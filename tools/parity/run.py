@@ -76,8 +76,8 @@ def page(rows: list[dict[str, object]], versions: dict[str, str], backends: list
     return f"""# Parity with the original packages
 
 Written by `make parity`: the original packages train for a step, write weight files and predict; kerasneuro
-loads those files and predicts. Machine: {platform.machine()}, {os.cpu_count()} processors, {platform.system()},
-Python {platform.python_version()}. Versions: {listed}.
+loads those files and predicts. Machine: {platform.machine()}, {os.cpu_count()} processors,
+{platform.system()}, Python {platform.python_version()}. Versions: {listed}.
 
 ## Networks
 
@@ -93,7 +93,7 @@ Voxels that differ from the original's mask, of the voxels in it.
 
 def main() -> int:
     """Run all and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--originals", nargs="+", default=["nobrainer", "deepbet"])
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
     options = parser.parse_args()

@@ -1,0 +1,45 @@
+"""The published networks of neuroimaging as Keras 3 graphs, with their original weights and whole pipelines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kerasneuro.__about__ import __version__
+from kerasneuro.load import build, fetch, info, list_models, load
+
+if TYPE_CHECKING:
+    from kerasneuro.inference import predict_blocks
+    from kerasneuro.tasks import Result, Task
+
+__all__ = [
+    "Result",
+    "Task",
+    "__version__",
+    "build",
+    "fetch",
+    "info",
+    "list_models",
+    "load",
+    "predict_blocks",
+]
+
+# Names whose modules need NumPy or Keras are imported when first used, so that `import kerasneuro` stays quick.
+_LAZY = {
+    "Result": "kerasneuro.tasks",
+    "Task": "kerasneuro.tasks",
+    "predict_blocks": "kerasneuro.inference",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'kerasneuro' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

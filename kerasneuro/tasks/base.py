@@ -1,0 +1,157 @@
+"""The base of every task: a model card, its networks, and the way from a scan to a result."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kerasneuro.errors import InvalidOption
+from kerasneuro.inference.settings import Settings
+from kerasneuro.tasks.result import RESEARCH_USE, Result
+
+if TYPE_CHECKING:
+    import keras
+
+    from kerasneuro.inference.engine import Engine
+    from kerasneuro.registry import ModelCard
+    from kerasneuro.volume import Volume
+
+__all__ = ["Result", "Task"]
+
+
+class Task:
+    """Run one model of the zoo from a scan to a result.
+
+    Subclasses implement ``__call__(image, *, <options>, **prediction)``; every keyword-only parameter of it is an
+    option of the command line, described by its entry in the docstring.
+
+    Parameters
+    ----------
+    card : ModelCard
+        The registry entry.
+    models : mapping of str to keras.Model
+        Part name -> network; a task with one network names its part ``""``.
+    provenance : mapping, optional
+        Where the weights came from: part -> path, digest, registered name.
+
+    Attributes
+    ----------
+    roles : tuple of str
+        Names of the input images, in order; one role is positional on the command line.
+    outputs : mapping of str to str
+        Fields of the result that ``Result.save`` writes into a folder, with their file suffix.
+    main_output : str
+        The field that is written when one file is asked for.
+    option_names : mapping of str to tuple of str
+        Further option names of the original tool (long and short) for a keyword of ``__call__``.
+    defaults : Settings
+        Prediction settings where the caller says nothing.
+    """
+
+    roles: ClassVar[tuple[str, ...]] = ("image",)
+    outputs: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    main_output: ClassVar[str] = "mask"
+    option_names: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+    defaults: ClassVar[Settings] = Settings()
+
+    def __init__(
+        self,
+        card: ModelCard,
+        models: Mapping[str, keras.Model],
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.card = card
+        self.models = MappingProxyType(dict(models))
+        self.provenance = MappingProxyType(dict(provenance or {}))
+        self._engines: dict[tuple[str, str, str, str | None], Engine] = {}
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{name or 'model'}: {model.count_params():,}" for name, model in self.models.items())
+        return f"<{type(self).__name__} {self.card.name} ({parts} parameters)>"
+
+    def __call__(self, image: Any, **options: Any) -> Result:
+        """Run the whole pipeline on one scan (or one set of scans)."""
+        raise NotImplementedError(f"{type(self).__name__} defines no pipeline")
+
+    @property
+    def model(self) -> keras.Model:
+        """The network of a task with one part."""
+        if len(self.models) != 1:
+            raise AttributeError(
+                f"{self.card.name} has {len(self.models)} networks ({', '.join(self.models)}): use .models[part]"
+            )
+        return next(iter(self.models.values()))
+
+    def settings(self, prediction: Mapping[str, Any]) -> Settings:
+        """Merge the caller's prediction options into the task's defaults."""
+        return self.defaults.updated(**prediction)
+
+    def engine(self, part: str, settings: Settings) -> Engine:
+        """Return the engine of one network; it is kept, so that a second scan compiles nothing."""
+        from kerasneuro.inference.engine import Engine
+
+        key = (part, settings.engine, settings.precision, settings.device)
+        if key not in self._engines:
+            self._engines[key] = Engine(
+                self.models[part], engine=settings.engine, precision=settings.precision, device=settings.device
+            )
+        return self._engines[key]
+
+    def record(self, inputs: Mapping[str, Volume], options: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
+        """Describe a run: model, weights, inputs, options, versions; goes beside every result."""
+        import keras
+
+        return {
+            "model": self.card.name,
+            "weights": {part or "model": dict(entry) for part, entry in self.provenance.items()},
+            "inputs": {role: describe(volume) for role, volume in inputs.items()},
+            "options": {key: plain(value) for key, value in options.items()},
+            **{key: plain(value) for key, value in facts.items()},
+            "licence": self.card.licence.name,
+            "citation": self.card.citation,
+            "backend": keras.backend.backend(),
+            "versions": {
+                "kerasneuro": metadata.version("kerasneuro"),
+                "keras": keras.__version__,
+                "python": platform.python_version(),
+            },
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "use": RESEARCH_USE,
+        }
+
+
+def refuse(settings: Settings, model: str, *fields: str) -> None:
+    """Refuse prediction settings that a model cannot follow."""
+    for field in fields:
+        if getattr(settings, field) != getattr(Settings(), field):
+            raise InvalidOption(
+                f"{model} sees the whole scan at once and has no option {field!r}; leave it out"
+            )
+
+
+def describe(volume: Volume) -> dict[str, Any]:
+    """State the file, shape, voxel size and orientation of an input."""
+    return {
+        "path": str(volume.path) if volume.path else None,
+        "shape": list(volume.shape),
+        "zooms_mm": [round(float(zoom), 6) for zoom in volume.zooms],
+        "orientation": "".join(volume.axcodes),
+    }
+
+
+def plain(value: Any) -> Any:
+    """Turn a value into what JSON can hold."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return value if isinstance(value, str | int | float | bool | type(None)) else repr(value)

@@ -1,0 +1,109 @@
+"""Every model of the registry goes through these by itself; entries with status ``planned`` are skipped and counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import kerasneuro
+from kerasneuro import registry
+from kerasneuro.errors import ModelNotReady
+
+NAMES = registry.names()
+PLANNED = [name for name in NAMES if registry.get(name).status == "planned"]
+AVAILABLE = [name for name in NAMES if name not in PLANNED]
+
+
+def networks(name: str, **config) -> dict[str, keras.Model]:
+    """Build a model; tasks with one network give the part ``""``."""
+    built = kerasneuro.build(name, **config)
+    return built if isinstance(built, dict) else {"": built}
+
+
+def small_input(model: keras.Model, card: registry.ModelCard) -> np.ndarray:
+    """Make a random batch of the smallest size that the card's contract allows, twice over."""
+    size = 2 * int(card.input["multiple"])
+    shape = tuple(size if axis is None else axis for axis in model.input_shape[1:])
+    return np.random.default_rng(0).normal(size=(1, *shape)).astype("float32")
+
+
+def evaluate(model: keras.Model, batch: np.ndarray) -> np.ndarray:
+    """Run a model once, in float32, on any backend."""
+    return np.asarray(keras.ops.convert_to_numpy(model(batch, training=False)))
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_planned_model_is_refused_in_one_sentence(name: str) -> None:
+    with pytest.raises(ModelNotReady, match=f"^{name} is registered") as caught:
+        kerasneuro.build(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", AVAILABLE)
+def test_full_size_graph_has_the_published_parameter_count(name: str) -> None:
+    card = kerasneuro.info(name)
+    assert sum(model.count_params() for model in networks(name).values()) == card.parameters
+
+
+@pytest.mark.parametrize("name", AVAILABLE)
+def test_small_input_gives_finite_output_on_the_same_grid(name: str) -> None:
+    card = kerasneuro.info(name)
+    for model in networks(name).values():
+        batch = small_input(model, card)
+        output = evaluate(model, batch)
+        assert np.isfinite(output).all()
+        assert output.shape[:-1] == batch.shape[:-1]
+        assert output.std() > 0
+
+
+@pytest.mark.parametrize("name", AVAILABLE)
+def test_keras_file_round_trip_in_safe_mode(name: str, tmp_path: Path) -> None:
+    card = kerasneuro.info(name)
+    part, model = next(iter(networks(name).items()))
+    path = tmp_path / f"{part or 'model'}.keras"
+    model.save(path)
+    again = keras.saving.load_model(path, safe_mode=True, compile=False)
+    batch = small_input(model, card)
+    np.testing.assert_allclose(evaluate(again, batch), evaluate(model, batch), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", AVAILABLE)
+def test_every_layer_survives_its_own_config(name: str) -> None:
+    for model in networks(name).values():
+        for layer in model.layers:
+            again = type(layer).from_config(layer.get_config())
+            assert again.get_config() == layer.get_config()
+
+
+@pytest.mark.parametrize("name", AVAILABLE)
+def test_layer_names_hold_no_separator(name: str) -> None:
+    for model in networks(name).values():
+        assert not [layer.name for layer in model.layers if "." in layer.name or "/" in layer.name]
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("name", AVAILABLE)
+def test_one_training_step_changes_every_kernel(name: str) -> None:
+    card = kerasneuro.info(name)
+    model = next(iter(networks(name).values()))
+    batch = small_input(model, card)
+    target = np.random.default_rng(1).random(evaluate(model, batch).shape).astype("float32")
+    before = [keras.ops.convert_to_numpy(kernel).copy() for kernel in kernels(model)]
+    model.compile(optimizer=keras.optimizers.Adam(1e-3), loss="mse", jit_compile=False)
+    model.train_on_batch(batch, target)
+    for kernel, old in zip(kernels(model), before, strict=True):
+        assert np.abs(keras.ops.convert_to_numpy(kernel) - old).max() > 0, kernel.path
+
+
+def kernels(model: keras.Model) -> list[keras.Variable]:
+    """List the kernels of a model."""
+    return [variable for variable in model.trainable_variables if variable.path.endswith("kernel")]
+
+
+def test_planned_models_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    with capsys.disabled():
+        print(f"\n{len(AVAILABLE)} models tested, {len(PLANNED)} planned: {', '.join(PLANNED)}")
+    assert len(AVAILABLE) + len(PLANNED) == len(NAMES)
