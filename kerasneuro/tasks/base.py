@@ -110,7 +110,7 @@ class Task:
             "model": self.card.name,
             "weights": {part or "model": dict(entry) for part, entry in self.provenance.items()},
             "inputs": {role: describe(volume) for role, volume in inputs.items()},
-            "options": {key: plain(value) for key, value in options.items()},
+            "options": {key: plain(value) for key, value in options.items() if key != "progress"},
             **{key: plain(value) for key, value in facts.items()},
             "licence": self.card.licence.name,
             "citation": self.card.citation,

@@ -1,0 +1,195 @@
+"""``kerasneuro run NAME``: a command per model, built from its task."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kerasneuro import registry
+from kerasneuro.cli.options import free_names, given, prediction_options, task_options
+from kerasneuro.errors import InvalidOption
+from kerasneuro.registry import ModelCard
+from kerasneuro.tasks import Task
+
+FILE = click.Path(path_type=Path)
+RESERVED = {"-o", "--output", "--weights", "--outputs", "--report", "--overwrite", "--json", "--verbose"}
+RESERVED |= {"-h", "--help"}
+
+
+class Models(click.Group):
+    """Build the command of a model when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the models that can be run."""
+        return [card.name for card in registry.cards() if card.status != "planned"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        """Build the command of one model."""
+        from kerasneuro.networks import ready_card
+
+        return model_command(ready_card(cmd_name))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the models without importing their tasks."""
+        rows = [(name, registry.get(name).summary) for name in self.list_commands(ctx)]
+        with formatter.section("Models"):
+            formatter.write_dl(rows)
+
+
+@click.command(
+    "run",
+    cls=Models,
+    invoke_without_command=True,
+    subcommand_metavar="NAME [IMAGE...] -o OUT [OPTIONS]",
+)
+@click.pass_context
+def run_command(ctx: click.Context) -> None:
+    """Run a model on scans and write the results to OUT.
+
+    `kerasneuro run NAME --help` shows the options of a model.
+    """
+    if ctx.invoked_subcommand is None:
+        raise click.UsageError("name a model, the scan, and where the result goes", ctx)
+
+
+class ModelCommand(click.Command):
+    """Show the options of the task apart from those that all tasks share."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write two lists of options."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and isinstance(parameter, click.Option):
+                groups.setdefault(getattr(parameter, "group", "Common options"), []).append(record)
+        for title, rows in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
+def model_command(card: ModelCard) -> click.Command:
+    """Build the command of one model; this imports its task, not Keras."""
+    task: type[Task] = import_module(f"kerasneuro.models.{card.family}.task").TASK
+    taken = set(RESERVED)
+    own: list[click.Parameter] = [*task_options(task, taken), *role_options(task, taken)]
+    for option in own:
+        vars(option)["group"] = f"Options of {card.name}"
+    roles = " ".join(role.upper() for role in task.roles) if len(task.roles) > 1 else "IMAGE..."
+    images = click.Argument(["images"], nargs=-1, type=FILE, metavar=f"[{roles}]")
+
+    def callback(**values: Any) -> None:
+        from kerasneuro.cli.job import Request, run_request
+
+        positional = values.pop("images")
+        keywords, prediction = given(values, task)
+        request = Request(
+            card=card,
+            task=task,
+            scans=collect_scans(task, positional, values),
+            keywords=keywords,
+            prediction=prediction,
+            weights=parse_weights(values["weights"], card),
+            target=values["output"],
+            outputs=parse_outputs(values["outputs"]),
+            report=values["report"],
+            overwrite=values["overwrite"],
+            as_json=values["as_json"],
+        )
+        run_request(request)
+
+    summary = f"{card.summary}\n\nFor research only. Cite: {card.citation}"
+    common = [*common_options(), *prediction_options(task, taken)]
+    return ModelCommand(card.name, callback=callback, params=[images, *own, *common], help=summary)
+
+
+def common_options() -> list[click.Option]:
+    """Make the options that are about files and messages."""
+    return [
+        click.Option(
+            ["output", "-o", "--output"], type=str, required=True, metavar="OUT",
+            help="Folder for all outputs, or a file (.nii.gz, .nii, .mgz, .mgh) for the main one.",
+        ),
+        click.Option(
+            ["--weights"], multiple=True, metavar="[PART=]PATH",
+            help="Your own weight file; repeat it for several.",
+        ),
+        click.Option(["--outputs"], metavar="A,B", help="Write only these outputs into the folder."),
+        click.Option(["--report"], is_flag=True, help="Write a quality page (.html and .png) as well."),
+        click.Option(["--overwrite"], is_flag=True, help="Replace existing files."),
+        click.Option(["as_json", "--json"], is_flag=True, help="Print one JSON document instead of paths."),
+        click.Option(["--verbose"], is_flag=True, help="Show the traceback of an error."),
+    ]  # fmt: skip
+
+
+def role_options(task: type[Task], taken: set[str]) -> list[click.Option]:
+    """Make an option of every image role, such as ``--moving FILE``."""
+    options = []
+    for role in task.roles:
+        aliases = free_names(task.option_names.get(role, ()), f"--{role}", taken)
+        if len(task.roles) > 1 or aliases:
+            text = f"The {role} image; it may also be given without an option."
+            names = [f"role_{role}", f"--{role.replace('_', '-')}", *aliases]
+            options.append(click.Option(names, type=FILE, metavar="FILE", help=text))
+    return options
+
+
+def collect_scans(
+    task: type[Task], positional: tuple[Path, ...], values: dict[str, Any]
+) -> list[dict[str, Path]]:
+    """Give every image its role: one set of images per scan."""
+    named = {role: values[f"role_{role}"] for role in task.roles if values.get(f"role_{role}") is not None}
+    open_roles = [role for role in task.roles if role not in named]
+    if len(task.roles) == 1:
+        role = task.roles[0]
+        scans = [{role: path} for path in (*named.values(), *positional)]
+        if not scans:
+            raise click.UsageError("give at least one image")
+        return scans
+    if len(positional) != len(open_roles):
+        wanted = ", ".join(f"--{role} FILE" for role in open_roles) or "no further image"
+        raise click.UsageError(
+            f"this task takes {len(task.roles)} images ({', '.join(task.roles)}); "
+            f"still expected: {wanted}; found {len(positional)} without an option"
+        )
+    rest = dict(zip(open_roles, positional, strict=True))
+    return [{role: named.get(role) or rest[role] for role in task.roles}]
+
+
+def parse_weights(entries: tuple[str, ...], card: ModelCard) -> Path | list[Path] | dict[str, Path] | None:
+    """Read ``--weights [PART=]PATH``: nothing, one path, paths in the order of the parts, or part -> path.
+
+    Raises
+    ------
+    InvalidOption
+        If some entries name their part and others do not, or a part is named twice.
+    """
+    if not entries:
+        return None
+    named: dict[str, Path] = {}
+    paths: list[Path] = []
+    for entry in entries:
+        part, equals, path = entry.partition("=")
+        if equals and part in card.parts:
+            if part in named:
+                raise InvalidOption(f"--weights names the part {part!r} twice")
+            named[part] = Path(path)
+        else:
+            paths.append(Path(entry))
+    if named and paths:
+        raise InvalidOption(
+            f"--weights: give every file its part ({', '.join(card.parts)}) as PART=PATH, or none of them"
+        )
+    return named or (paths[0] if len(paths) == 1 else paths)
+
+
+def parse_outputs(text: str | None) -> tuple[str, ...] | None:
+    """Read ``--outputs a,b``."""
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise InvalidOption("--outputs names no output; separate several by commas, such as mask,table")
+    return names
