@@ -1,0 +1,1 @@
+"""Layers that the published networks need and Keras does not have."""
