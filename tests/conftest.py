@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,21 @@ import pytest
 # Tests that can not run under OpenVINO, which computes but does not train: start of the node id -> reason.
 OPENVINO_SKIPS: dict[str, str] = {}
 
+# Tests that touch no Keras, by folder and by file: one backend's run is enough for them.
+BACKEND_FREE_FOLDERS = ("fetching", "volume", "report", "tools", "hostile")
+BACKEND_FREE_FILES = ("test_registry.py", "test_repository.py", "test_build_dataset.py")
+
+FAULT_TABLE = Path(__file__).parent.parent / "docs" / "faults.md"
+FAULT_HEADER = """# What happens when a source fails
+
+Measured by the tests (`pytest tests/fetching --write-fault-table`). In every case no wrong byte is
+handed out; where a second source is registered, it is asked next.
+
+| fault | source | outcome |
+|---|---|---|
+"""
+
+FAULTS = pytest.StashKey[set[tuple[str, str, str]]]()
 OPTIONAL_SKIPS = pytest.StashKey[list[str]]()
 
 
@@ -27,10 +42,21 @@ def fixtures() -> Path:
 def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the user's cache, search folders and settings out of the tests, and the tests out of the cache."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("KERASNEURO_WEIGHTS", "KERASNEURO_SOURCE", "KERASNEURO_OFFLINE", "FREESURFER_HOME"):
+        names = ("WEIGHTS", "SOURCE", "OFFLINE", "DATALAD_SOURCE")
+        for name in (*(f"KERASNEURO_{name}" for name in names), "FREESURFER_HOME"):
             patch.delenv(name, raising=False)
         patch.setenv("KERASNEURO_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def fault_table(request: pytest.FixtureRequest) -> Callable[[str, str, str], None]:
+    """Collect a row of the fault table: what went wrong, where, and how it ended (proven by the test)."""
+
+    def add(fault: str, source: str, outcome: str) -> None:
+        request.config.stash[FAULTS].add((fault, source, outcome))
+
+    return add
 
 
 def backend() -> str:
@@ -42,12 +68,30 @@ def pytest_report_header() -> str:
     return f"backend: {backend()}"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-fault-table", action="store_true", help=f"write {FAULT_TABLE.name} in docs/")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[OPTIONAL_SKIPS] = []
+    config.stash[FAULTS] = set()
 
 
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Write the fault table of a run that passed, if asked."""
+    rows = sorted(session.config.stash[FAULTS])
+    if session.config.getoption("--write-fault-table") and exitstatus == 0 and rows:
+        lines = [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]
+        FAULT_TABLE.write_text(FAULT_HEADER + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.hookimpl(tryfirst=True)  # Before -m selects.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, with its reason, what an inference-only backend can not run."""
+    """Mark what no backend changes; skip, with its reason, what an inference-only backend can not run."""
+    for item in items:
+        inside = item.path.relative_to(Path(__file__).parent).parts
+        if inside[0] in BACKEND_FREE_FOLDERS or inside in [(name,) for name in BACKEND_FREE_FILES]:
+            item.add_marker(pytest.mark.backend_free)
     if backend() != "openvino":
         return
     for item in items:

@@ -1,7 +1,8 @@
 """Run the test suite once per backend and sum up.
 
 ``python tools/run_tests.py`` runs tensorflow, jax and torch in full and openvino without the tests marked
-``training``. Tests marked ``backend_free`` run under the first backend only. Arguments after ``--`` go to pytest. The exit code is 0 only if every run passed.
+``training``; tests marked ``backend_free`` run under the first backend only. Arguments after ``--`` go to
+pytest. The exit code is 0 only if every run passed.
 """
 
 from __future__ import annotations

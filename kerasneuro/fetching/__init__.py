@@ -1,5 +1,6 @@
 """Find registered files on this computer or fetch them; nothing unverified is ever handed out."""
 
+from kerasneuro.fetching.bundle import digest_weights, main_file, savedmodel_folder
 from kerasneuro.fetching.cache import cache_directory, import_file
 from kerasneuro.fetching.digest import digest_file, identify, verify
 from kerasneuro.fetching.ensure import SOURCES, ensure, find_local
@@ -10,9 +11,12 @@ __all__ = [
     "Progress",
     "cache_directory",
     "digest_file",
+    "digest_weights",
     "ensure",
     "find_local",
     "identify",
     "import_file",
+    "main_file",
+    "savedmodel_folder",
     "verify",
 ]

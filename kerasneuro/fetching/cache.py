@@ -12,7 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from kerasneuro.errors import FetchFailed, KerasNeuroError, WeightsCorrupt
-from kerasneuro.fetching.digest import required_digest, verify
+from kerasneuro.fetching.digest import digest_file, holds_content, required_digest, verify
+from kerasneuro.fetching.resume import forget_part
 from kerasneuro.registry import WeightFile
 
 LOCK_SECONDS = 3600.0
@@ -76,12 +77,13 @@ def verified(path: Path, file: WeightFile, record: Path) -> bool:
     WeightsCorrupt
         If the file exists and is not the registered bytes.
     """
-    if not path.is_file():
+    if not holds_content(path):
         return False
-    if _read_record(record) == _state(path, file):
+    remembered, state = _read_record(record), _state(path, file)
+    if isinstance(remembered, dict) and state.items() <= remembered.items():
         return True
     verify(path, file)
-    _remember(record, _state(path, file))
+    _remember(record, _with_sha256(state, path, file))
     return True
 
 
@@ -103,9 +105,10 @@ def install(part: Path, file: WeightFile) -> Path:
     """Move a complete and verified partial file to its place in the cache, read-only."""
     path = path_for(file)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part.chmod(0o444)
     os.replace(part, path)
-    _remember(path.with_name(path.name + ".ok"), _state(path, file))
+    path.chmod(0o444)  # Not before: an interrupted call must leave a part that can be continued.
+    forget_part(part)
+    _remember(path.with_name(path.name + ".ok"), _with_sha256(_state(path, file), path, file))
     return path
 
 
@@ -143,26 +146,39 @@ def import_file(path: str | Path, file: WeightFile) -> Path:
             verify(part, file)
             return install(part, file)
         finally:
-            part.unlink(missing_ok=True)
+            forget_part(part)
 
 
 @contextmanager
 def locked(file: WeightFile) -> Iterator[None]:
     """Hold the lock of one file, across threads and processes; creates the cache folders."""
+    with hold(required_digest(file).value, file.name):
+        yield
+
+
+@contextmanager
+def hold(name: str, what: str) -> Iterator[None]:
+    """Hold a named lock of the cache, across threads and processes; creates the cache folders.
+
+    Raises
+    ------
+    FetchFailed
+        If somebody else has held it for ``LOCK_SECONDS``.
+    """
     import filelock
 
     root = cache_directory()
-    for name in ("tmp", "locks"):
-        (root / name).mkdir(parents=True, exist_ok=True)
+    for folder in ("tmp", "locks"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
     tag = root / "CACHEDIR.TAG"
     if not tag.exists():
         tag.write_text(CACHE_TAG, encoding="ascii")
     try:
-        with filelock.FileLock(root / "locks" / f"{required_digest(file).value}.lock", timeout=LOCK_SECONDS):
+        with filelock.FileLock(root / "locks" / f"{name}.lock", timeout=LOCK_SECONDS):
             yield
     except filelock.Timeout as error:
         raise FetchFailed(
-            f"Another process has been fetching {file.name} for an hour; end it, or delete {error.lock_file}."
+            f"Another process has been fetching {what} for an hour; end it, or delete {error.lock_file}."
         ) from error
 
 
@@ -193,6 +209,13 @@ def writing(file: WeightFile) -> Iterator[None]:
 def _state(path: Path, file: WeightFile) -> dict[str, object]:
     status = path.stat()
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "digest": str(file.digest)}
+
+
+def _with_sha256(state: dict[str, object], path: Path, file: WeightFile) -> dict[str, object]:
+    """Add the SHA-256 of a file published with another digest; the registered one stays the judge."""
+    if required_digest(file).algorithm == "sha256":
+        return state
+    return {**state, "sha256": digest_file(path, "sha256")}
 
 
 def _read_record(record: Path) -> object:

@@ -11,6 +11,8 @@ from kerasneuro.errors import MissingDependency, WeightsCorrupt
 from kerasneuro.registry import Digest, ModelCard, WeightFile
 
 CHUNK_BYTES = 1 << 20
+POINTER_START = b"/annex/objects/"
+LARGEST_POINTER_BYTES = 32 << 10
 ALGORITHMS = ("sha256", "md5", "xxh3_64", "git-blob")
 
 
@@ -88,6 +90,20 @@ def verify(path: str | Path, file: WeightFile) -> None:
         raise WeightsCorrupt(
             f"{path} has {digest.algorithm} {found}, but {file.name} has {digest.value}; replace the file."
         )
+
+
+def holds_content(path: str | Path) -> bool:
+    """Say whether a path is a file with content, not a placeholder of git-annex for content elsewhere.
+
+    A placeholder is a dangling symbolic link, or a short text that begins with ``/annex/objects/`` where
+    the file system has no links.
+    """
+    if not Path(path).is_file():
+        return False
+    if Path(path).stat().st_size > LARGEST_POINTER_BYTES:
+        return True
+    with open(path, "rb") as stream:
+        return not stream.read(len(POINTER_START)).startswith(POINTER_START)
 
 
 def required_digest(file: WeightFile) -> Digest:

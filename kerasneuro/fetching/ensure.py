@@ -9,18 +9,22 @@ from contextlib import suppress
 from pathlib import Path
 
 from kerasneuro.errors import FetchFailed, InvalidOption, WeightsCorrupt, WeightsNotFound
-from kerasneuro.fetching import cache, http, wheel
+from kerasneuro.fetching import cache, datalad, git_blob, http, wheel
 from kerasneuro.fetching.digest import required_digest
 from kerasneuro.fetching.folders import find_in_folders
-from kerasneuro.fetching.receive import Progress, SourceFailed
+from kerasneuro.fetching.receive import Progress, SourceFailed, WrongBytes, require_space
+from kerasneuro.fetching.resume import forget_part, kept_part
 from kerasneuro.registry import Source, WeightFile
 
 Fetch = Callable[[Source, WeightFile, Path, Progress | None], None]
 
 # How each kind of source is fetched. A kind that is registered but not listed here is skipped.
-SOURCES: dict[str, Fetch] = {"https": http.fetch, "wheel": wheel.fetch}
-
-NOT_AVAILABLE = {"datalad": "needs the datalad extra", "git-blob": "is not fetched directly"}
+SOURCES: dict[str, Fetch] = {
+    "datalad": datalad.fetch,
+    "https": http.fetch,
+    "wheel": wheel.fetch,
+    "git-blob": git_blob.fetch,
+}
 POLICIES = ("auto", "datalad", "https", "folder")
 
 
@@ -71,7 +75,7 @@ def ensure(
         cached = cache.look_up(file)
         if cached is not None:
             return cached
-        refusals = [(_where(item), _refusal(item, policy)) for item in file.sources]
+        refusals = [(_where(item), _refusal(item, policy)) for item in _sources(file)]
         if all(reason for _, reason in refusals):  # Then there is nothing to write, and no lock to take.
             notes += [(where, reason or "") for where, reason in refusals]
             raise _failure(file, notes, asked=False, damaged=None)
@@ -106,7 +110,7 @@ def _cached_or_fetched(
         cache.remove(file)
         notes.append(("cache", f"held a damaged copy, which was removed ({error})"))
     asked = False
-    for source in file.sources:
+    for source in _sources(file):
         reason = _refusal(source, policy)
         if reason is None:
             asked = True
@@ -117,16 +121,30 @@ def _cached_or_fetched(
     raise _failure(file, notes, asked, damaged)
 
 
+def _sources(file: WeightFile) -> tuple[Source, ...]:
+    """Return the registered sources; a site's own dataset comes first where none is registered."""
+    own = datalad.own_source()
+    if own is None or any(source.kind == "datalad" for source in file.sources):
+        return file.sources
+    return (own, *file.sources)
+
+
 def _try(source: Source, file: WeightFile, progress: Progress | None) -> str | None:
     """Ask one source; return None if the file is now in the cache, else the reason why not."""
     part = cache.part_path(file)
     try:
+        require_space(part.parent, (file.bytes or 0) - kept_part(part, file).size)
         SOURCES[source.kind](source, file, part, progress)
         cache.install(part, file)
-    except SourceFailed as error:
+    except (WrongBytes, OSError) as error:
+        forget_part(part)
+        if isinstance(error, OSError):
+            raise
         return str(error)
-    finally:
-        part.unlink(missing_ok=True)
+    except SourceFailed as error:  # What came so far stays, for this source or the next, now or later.
+        if not kept_part(part, file).size:
+            forget_part(part)
+        return str(error)
     return None
 
 
@@ -146,14 +164,14 @@ def _refusal(source: Source, policy: str) -> str | None:
         return "was not asked: offline (KERASNEURO_OFFLINE)"
     if policy != "auto" and (policy == "folder" or (policy == "datalad") != (source.kind == "datalad")):
         return f"was not asked: the source is limited to {policy!r} (KERASNEURO_SOURCE)"
-    if source.kind not in SOURCES:
-        return NOT_AVAILABLE.get(source.kind, "is of an unknown kind")
-    return None
+    if source.kind == "datalad":
+        return datalad.missing_programs()
+    return None if source.kind in SOURCES else "is of an unknown kind"
 
 
 def _where(source: Source) -> str:
     if source.kind == "datalad":
-        return f"DataLad dataset {source.dataset}, {source.path}"
+        return f"DataLad dataset {datalad.clone_source(source)}, {source.path or 'by its digest'}"
     if source.kind == "wheel":
         return f"package index, {source.package}=={source.version}, {source.member}"
     if source.kind == "git-blob":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,9 @@ def find_in_folders(file: WeightFile) -> tuple[Path | None, list[tuple[str, str]
             except OSError as error:
                 found = True
                 notes.append((str(candidate), f"cannot be read: {error.strerror or error}"))
+            if candidate.is_symlink() and not candidate.exists():
+                found = True
+                notes.append((str(candidate), "is a DataLad placeholder without content (datalad get)"))
         if not found:
             notes.append((str(folder), f"named by {variable}, does not hold {file.name}"))
     return None, notes
@@ -56,5 +60,16 @@ def _folders() -> Iterator[tuple[Path, str]]:
 
 def _candidates(folder: Path, file: WeightFile) -> Iterator[Path]:
     published = [source.path or source.member for source in file.sources]
-    inside = [path for path in published if path and ".." not in path and not Path(path).is_absolute()]
+    paths = [*published, *listed_paths(folder, file)]
+    inside = [path for path in paths if path and ".." not in path and not Path(path).is_absolute()]
     yield from (folder / path for path in dict.fromkeys([*inside, file.name]))
+
+
+def listed_paths(folder: Path, file: WeightFile) -> list[str]:
+    """Return where the ``weights.json`` of a kerasneuro-weights dataset lists a file, by its digest."""
+    try:
+        entries = json.loads((folder / "weights.json").read_text(encoding="utf-8"))["files"]
+        wanted = {"algorithm": file.digest.algorithm, "value": file.digest.value} if file.digest else None
+        return [str(item["path"]) for item in entries if item["path"] and item["digest"] == wanted]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []

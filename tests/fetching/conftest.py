@@ -1,17 +1,20 @@
-"""A private cache for every test, and a server on this computer with switchable faults."""
+"""A private cache for every test, and servers on this computer with switchable faults."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from kerasneuro.fetching import http
 from kerasneuro.registry import Digest, Source, WeightFile
 
 CONTENT = bytes(range(256)) * 1200
@@ -24,6 +27,20 @@ class Server:
 
     def address(self, path: str) -> str:
         return f"{self.url}/{path}"
+
+
+@dataclass
+class Ranges(Server):
+    """A server of one file that continues transfers; each request uses up one entry of the lists."""
+
+    content: bytes = CONTENT
+    etag: str | None = '"v1"'
+    honours_range: bool = True
+    length: bool = True
+    statuses: list[int] = field(default_factory=list)
+    cuts: list[int | None] = field(default_factory=list)
+    pause: float = 0.0
+    asked: list[tuple[str | None, str | None]] = field(default_factory=list)
 
 
 def answer(handler: BaseHTTPRequestHandler, path: str) -> None:
@@ -55,19 +72,51 @@ def answer(handler: BaseHTTPRequestHandler, path: str) -> None:
         handler.close_connection = True
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
+def answer_ranges(handler: BaseHTTPRequestHandler, state: Ranges) -> None:
+    """Answer a request for the whole file or for its end, as far as the state of the server allows."""
+    wanted, condition = handler.headers.get("Range"), handler.headers.get("If-Range")
+    state.asked.append((wanted, condition))
+    status = state.statuses.pop(0) if state.statuses else 200
+    begin = 0
+    if wanted and state.honours_range and status == 200 and condition in (None, state.etag):
+        begin = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])  # type: ignore[index]
+        status = 206 if begin < len(state.content) else 416
+    body = state.content[begin:] if status in (200, 206) else b""
+    handler.send_response(status)
+    if status == 206:
+        handler.send_header("Content-Range", f"bytes {begin}-{len(state.content) - 1}/{len(state.content)}")
+    if state.etag:
+        handler.send_header("ETag", state.etag)
+    if state.length:
+        handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    cut = state.cuts.pop(0) if state.cuts else None
+    try:
+        for start in range(0, len(body[:cut]), 8192):
+            handler.wfile.write(body[:cut][start : start + 8192])
+            time.sleep(state.pause)
+    except OSError:
+        handler.close_connection = True
+
+
+@contextmanager
+def serving(record: Server, respond: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            path = self.path.strip("/")
-            record.requests.append(path)
-            answer(self, path)
+            record.requests.append(self.path.strip("/"))
+            respond(self)
+
+        def do_HEAD(self) -> None:
+            record.requests.append("HEAD " + self.path.strip("/"))
+            self.send_response(200)
+            self.end_headers()
 
         def log_message(self, *args: object) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as service:
-        record = Server(f"http://127.0.0.1:{service.server_address[1]}")
+        service.daemon_threads = True
+        record.url = f"http://127.0.0.1:{service.server_address[1]}"
         thread = threading.Thread(target=service.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         yield record
@@ -75,10 +124,31 @@ def server() -> Iterator[Server]:
         thread.join()
 
 
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving(Server(""), lambda handler: answer(handler, handler.path.strip("/"))) as record:
+        yield record
+
+
+@pytest.fixture
+def ranges() -> Iterator[Ranges]:
+    state = Ranges("")
+    with serving(state, lambda handler: answer_ranges(handler, state)):
+        yield state
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Collect the pauses between tries instead of waiting."""
+    collected: list[float] = []
+    monkeypatch.setattr(http, "sleep", collected.append)
+    return collected
+
+
 @pytest.fixture(autouse=True)
-def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]) -> Path:
     folder = tmp_path / "cache"
-    for name in ("WEIGHTS", "SOURCE", "OFFLINE"):
+    for name in ("WEIGHTS", "SOURCE", "OFFLINE", "DATALAD_SOURCE"):
         monkeypatch.delenv(f"KERASNEURO_{name}", raising=False)
     monkeypatch.delenv("FREESURFER_HOME", raising=False)
     monkeypatch.setenv("KERASNEURO_CACHE", str(folder))

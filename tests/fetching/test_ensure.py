@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from kerasneuro.errors import FetchFailed, InvalidOption, WeightsCorrupt, WeightsNotFound
-from kerasneuro.fetching import cache, cache_directory, ensure, find_local, import_file
+from kerasneuro.fetching import cache, cache_directory, datalad, ensure, find_local, import_file
 from kerasneuro.fetching import digest as digest_module
 from kerasneuro.registry import Source
 
@@ -98,7 +98,8 @@ def test_an_unknown_policy_is_refused(make_file):
         ensure(make_file(), source="ftp")
 
 
-def test_datalad_is_skipped_with_a_reason(server, make_file):
+def test_datalad_is_skipped_with_a_reason(server, make_file, monkeypatch):
+    monkeypatch.setattr(datalad, "find_program", lambda name: None)
     with pytest.raises(WeightsNotFound, match="needs the datalad extra"):
         ensure(make_file(DATASET))
     assert ensure(make_file(DATASET, server.address("good"))).exists()
@@ -237,7 +238,7 @@ def test_two_threads_make_one_transfer(server, make_file, content):
     assert server.requests == ["dawdle"]
 
 
-def test_two_processes_make_one_transfer(server, make_file):
+def test_eight_processes_make_one_transfer(server, make_file):
     file = make_file(server.address("dawdle"))
     code = (
         "from kerasneuro.fetching import ensure\n"
@@ -245,7 +246,7 @@ def test_two_processes_make_one_transfer(server, make_file):
         f"print(ensure({file!r}))"
     )
     processes = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(8)
     ]
     outputs = {process.communicate(timeout=60)[0].strip() for process in processes}
     assert outputs == {str(cache.path_for(file))}

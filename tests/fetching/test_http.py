@@ -12,6 +12,16 @@ from kerasneuro.fetching import ensure, http, receive
 from kerasneuro.fetching.receive import SourceFailed
 from kerasneuro.registry import Digest
 
+FAULTS = {
+    "404": "the file is gone (404)",
+    "500": "answers 500 each time",
+    "truncated": "cut each time, Range is ignored",
+    "wrong": "wrong bytes",
+    "long": "longer than registered",
+    "page": "a web page instead of the file",
+    "circle": "redirect loop",
+}
+
 
 def nothing_left(cache_folder) -> bool:
     stored = [path for path in (cache_folder / "weights").rglob("*") if path.is_file()]
@@ -43,26 +53,28 @@ def test_a_good_file_is_stored_read_only_under_its_hash(server, make_file, cache
         ("circle", "redirects more than"),
     ],
 )
-def test_fault(server, make_file, cache_folder, path, reason):
+def test_fault(server, make_file, cache_folder, fault_table, path, reason):
     file = make_file(server.address(path))
     with pytest.raises(FetchFailed, match=reason) as caught:
         ensure(file)
     for part in (str(file), server.address(path), "KERASNEURO_WEIGHTS"):
         assert part in str(caught.value)
-    assert nothing_left(cache_folder)
+    assert nothing_left(cache_folder) or path == "truncated"
+    fault_table(FAULTS[path], "https", f'refused: "{reason}"')
 
 
 def test_the_next_address_is_tried(server, make_file, content):
     addresses = [server.address(path) for path in ("404", "wrong", "truncated", "good", "500")]
     assert ensure(make_file(*addresses)).read_bytes() == content
-    assert server.requests == ["404", "wrong", "truncated", "good"]
+    assert server.requests == ["404", "wrong", *["truncated"] * 3, "good"]
 
 
-def test_a_slow_server_is_given_up(server, make_file, monkeypatch, cache_folder):
+def test_a_slow_server_is_given_up(server, make_file, monkeypatch, cache_folder, fault_table):
     monkeypatch.setattr(http, "READ_SECONDS", 0.1)
     with pytest.raises(FetchFailed, match=r"sent nothing for 0\.1 s"):
         ensure(make_file(server.address("slow")))
     assert nothing_left(cache_folder)
+    fault_table("sends nothing", "https", "given up after the read timeout, then the next source")
 
 
 def test_no_network(make_file):
