@@ -1,4 +1,4 @@
-"""The published networks of neuroimaging as Keras 3 graphs, with their original weights and whole pipelines."""
+"""The published networks of neuroimaging as Keras 3 graphs, with original weights and whole pipelines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
     "predict_blocks",
 ]
 
-# Names whose modules need NumPy or Keras are imported when first used, so that `import kerasneuro` stays quick.
+# Names whose modules need NumPy or Keras are imported when first used: `import kerasneuro` stays quick.
 _LAZY = {
     "Result": "kerasneuro.tasks",
     "Task": "kerasneuro.tasks",

@@ -68,30 +68,35 @@ def _value(variable: Any) -> Any:
 
 
 def _convolution(layer: Any, tensor: Any) -> Any:
-    """Sum the 2-D convolutions of the taps along the first spatial axis."""
+    """Sum the 2-D convolutions of the taps along the first spatial axis; taps on padding are left out."""
     from jax import lax
     from jax import numpy as jnp
 
     kernel = _value(layer.kernel)
     taps, rate = kernel.shape[0], layer.dilation_rate[0]
+    batch, depth, *plane = tensor.shape
     reach = rate * (taps - 1)
-    if layer.padding == "same":
-        tensor = jnp.pad(tensor, ((0, 0), (reach // 2, reach - reach // 2), (0, 0), (0, 0), (0, 0)))
-    batch, _, *plane = tensor.shape
-    extent = tensor.shape[1] - reach
+    before = reach // 2 if layer.padding == "same" else 0
+    extent = depth if layer.padding == "same" else depth - reach
     total: Any = None
-    for tap in range(taps):
-        part = lax.slice_in_dim(tensor, tap * rate, tap * rate + extent, axis=1)
+    for tap in sorted(range(taps), key=lambda tap: abs(tap * rate - before)):
+        shift = tap * rate - before
+        first, last = max(0, -shift), min(extent, depth - shift)
+        if first >= last:
+            continue  # this tap sees nothing but padding
         part = lax.conv_general_dilated(
-            part.reshape(batch * extent, *plane),
+            lax.slice_in_dim(tensor, first + shift, last + shift, axis=1).reshape(-1, *plane),
             kernel[tap],
             (1, 1),
             layer.padding.upper(),
             rhs_dilation=layer.dilation_rate[1:],
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        total = part if total is None else total + part
-    return _finish(layer, total.reshape(batch, extent, *total.shape[1:]))
+        part = part.reshape(batch, last - first, *part.shape[1:])
+        if total is None:
+            total = jnp.zeros((batch, extent, *part.shape[2:]), part.dtype)
+        total = total.at[:, first:last].add(part)
+    return _finish(layer, total)
 
 
 def _transposed(layer: Any, tensor: Any) -> Any:

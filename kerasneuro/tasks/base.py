@@ -27,8 +27,8 @@ __all__ = ["Result", "Task"]
 class Task:
     """Run one model of the zoo from a scan to a result.
 
-    Subclasses implement ``__call__(image, *, <options>, **prediction)``; every keyword-only parameter of it is an
-    option of the command line, described by its entry in the docstring.
+    Subclasses implement ``__call__(image, *, <options>, **prediction)``; every keyword-only parameter of it
+    is an option of the command line, described by its entry in the docstring.
 
     Parameters
     ----------
@@ -71,7 +71,9 @@ class Task:
         self._engines: dict[tuple[str, str, str, str | None], Engine] = {}
 
     def __repr__(self) -> str:
-        parts = ", ".join(f"{name or 'model'}: {model.count_params():,}" for name, model in self.models.items())
+        parts = ", ".join(
+            f"{name or 'model'}: {model.count_params():,}" for name, model in self.models.items()
+        )
         return f"<{type(self).__name__} {self.card.name} ({parts} parameters)>"
 
     def __call__(self, image: Any, **options: Any) -> Result:
@@ -98,11 +100,16 @@ class Task:
         key = (part, settings.engine, settings.precision, settings.device)
         if key not in self._engines:
             self._engines[key] = Engine(
-                self.models[part], engine=settings.engine, precision=settings.precision, device=settings.device
+                self.models[part],
+                engine=settings.engine,
+                precision=settings.precision,
+                device=settings.device,
             )
         return self._engines[key]
 
-    def record(self, inputs: Mapping[str, Volume], options: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
+    def record(
+        self, inputs: Mapping[str, Volume], options: Mapping[str, Any], **facts: Any
+    ) -> dict[str, Any]:
         """Describe a run: model, weights, inputs, options, versions; goes beside every result."""
         import keras
 

@@ -29,10 +29,14 @@ class Result:
 
     Attributes
     ----------
-    mask, labels, probability, brain, uncertainty, moved, fixed_moved : nibabel image or None
+    mask, labels, probability, brain, uncertainty, variance, entropy, moved, fixed_moved : nibabel image or
+    None
         Images on the input grid (header of the input kept), unless the model card says otherwise.
+        `uncertainty` is the map that the model card names, such as the entropy.
     transform, inverse : object or None
         Spatial transforms of registration tasks.
+    summaries : mapping of str to mapping
+        Numbers that `save` writes as JSON: output name -> content.
     table : tuple of dict
         Rows of the result table (volumes in mm3 or cm3, named in the column).
     provenance : mapping
@@ -51,11 +55,14 @@ class Result:
     labels: SpatialImage | None = None
     probability: SpatialImage | None = None
     uncertainty: SpatialImage | None = None
+    variance: SpatialImage | None = None
+    entropy: SpatialImage | None = None
     brain: SpatialImage | None = None
     moved: SpatialImage | None = None
     fixed_moved: SpatialImage | None = None
     transform: Any = None
     inverse: Any = None
+    summaries: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     table: tuple[dict[str, Any], ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -76,8 +83,8 @@ class Result:
         Parameters
         ----------
         target : path
-            A folder (every output goes into it, named ``<stem>_<field><suffix>``), or an image file name (the main
-            output alone goes there).
+            A folder (every output goes into it, named ``<stem>_<field><suffix>``), or an image file name (the
+            main output alone goes there).
         overwrite : bool
             Replace existing files; otherwise an existing target is an error and nothing is written.
         outputs : iterable of str, optional
@@ -114,8 +121,9 @@ class Result:
         return strip_suffix(path) if path else str(self.provenance.get("model", "result"))
 
     def _write(self, name: str, path: Path, *, overwrite: bool) -> None:
-        if name == "provenance":
-            write_text(path, json.dumps(dict(self.provenance), indent=2) + "\n")
+        if name == "provenance" or name in self.summaries:
+            content = self.provenance if name == "provenance" else self.summaries[name]
+            write_text(path, json.dumps(dict(content), indent=2) + "\n")
             return
         if name == "table":
             write_text(path, table_text(self.table))

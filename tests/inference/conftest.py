@@ -17,8 +17,13 @@ def pointwise(rank: int = 3, classes: int = 3, channels: int = 1) -> Any:
     layers = keras.layers
     convolve = layers.Conv3D if rank == 3 else layers.Conv2D
     inputs = keras.Input((None,) * rank + (channels,))
-    hidden = convolve(4, 1, activation="tanh")(inputs)
-    outputs = convolve(classes, 1, activation="softmax" if classes > 1 else "sigmoid")(hidden)
+    # Biases keep the classes from tying at 0.
+    options = {
+        "kernel_initializer": keras.initializers.RandomNormal(0, 1, seed=1),
+        "bias_initializer": keras.initializers.RandomNormal(0, 1, seed=2),
+    }
+    hidden = convolve(4, 1, activation="tanh", **options)(inputs)
+    outputs = convolve(classes, 1, activation="softmax" if classes > 1 else "sigmoid", **options)(hidden)
     return keras.Model(inputs, outputs)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kerasneuro.errors import InvalidOption
 from kerasneuro.inference import BlendWeights, make_grid, profile
 
+quick = settings(deadline=None, max_examples=50)
 axes = st.integers(1, 3).flatmap(
     lambda n: st.tuples(
         st.tuples(*[st.integers(1, 14)] * n),
@@ -20,6 +21,7 @@ overlaps = st.floats(0, 0.99)
 edges = st.sampled_from(["auto", "edge", "zero", "shift"])
 
 
+@quick
 @given(axes, overlaps, edges)
 def test_every_voxel_is_covered_and_blocks_of_the_shape_asked_for(shapes, overlap, edge):
     shape, block = shapes
@@ -36,6 +38,7 @@ def test_every_voxel_is_covered_and_blocks_of_the_shape_asked_for(shapes, overla
     assert grid.block == block
 
 
+@quick
 @given(axes, overlaps)
 def test_overlapping_blocks_are_shifted_inside(shapes, overlap):
     shape, block = shapes
@@ -44,6 +47,7 @@ def test_overlapping_blocks_are_shifted_inside(shapes, overlap):
         assert starts[-1] == max(extent - size, 0)
 
 
+@quick
 @given(axes, overlaps, edges, st.sampled_from(["constant", "gaussian", "hann"]))
 def test_weights_sum_to_one(shapes, overlap, edge, merge):
     shape, block = shapes
@@ -56,6 +60,7 @@ def test_weights_sum_to_one(shapes, overlap, edge, merge):
     np.testing.assert_allclose(total, 1, rtol=0, atol=1e-5)
 
 
+@quick
 @given(axes)
 def test_padding_repeats_the_border_or_is_zero(shapes):
     shape, block = shapes

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kerasneuro.errors import InvalidOption, OutOfMemory
 from kerasneuro.inference import Settings, StreamingMoments, flip, flip_axes, parse_memory
 from kerasneuro.inference.assemble import label_dtype, scratch_array
 from kerasneuro.inference.memory import Attempt, attempts, is_out_of_memory
+
+quick = settings(deadline=None, max_examples=50)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +61,7 @@ def test_settings_are_updated_by_name():
         settings.updated(overlop=0.5)
 
 
+@quick
 @given(st.integers(1, 3), st.data())
 def test_flips_undo_themselves(rank, data):
     chosen = tuple(data.draw(st.sets(st.integers(0, rank - 1))))
@@ -129,6 +132,7 @@ def test_attempts_halve_the_batch_then_the_block_then_move_to_the_cpu():
     assert len(list(attempts(Attempt((64, 64, 64), 1, "cpu"), 8, fixed=True))) == 1
 
 
+@quick
 @given(st.tuples(*[st.integers(1, 12)] * 3), st.integers(1, 12), st.integers(1, 5))
 def test_attempts_end_and_keep_the_multiple(counts, multiple, batch):
     block = tuple(count * multiple for count in counts)

@@ -1,4 +1,4 @@
-"""Every model of the registry goes through these by itself; entries with status ``planned`` are skipped and counted."""
+"""Every model of the registry goes through these by itself; those with status ``planned`` are counted."""
 
 from __future__ import annotations
 
