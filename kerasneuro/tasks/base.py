@@ -85,7 +85,8 @@ class Task:
         """The network of a task with one part."""
         if len(self.models) != 1:
             raise AttributeError(
-                f"{self.card.name} has {len(self.models)} networks ({', '.join(self.models)}): use .models[part]"
+                f"{self.card.name} has {len(self.models)} networks, "
+                f"one each for {', '.join(self.models)}: use .models[part]"
             )
         return next(iter(self.models.values()))
 
