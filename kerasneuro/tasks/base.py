@@ -5,11 +5,11 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kerasneuro.__about__ import __version__
 from kerasneuro.errors import InvalidOption
 from kerasneuro.inference.settings import Settings
 from kerasneuro.tasks.result import RESEARCH_USE, Result
@@ -124,7 +124,7 @@ class Task:
             "citation": self.card.citation,
             "backend": keras.backend.backend(),
             "versions": {
-                "kerasneuro": metadata.version("kerasneuro"),
+                "kerasneuro": __version__,
                 "keras": keras.__version__,
                 "python": platform.python_version(),
             },

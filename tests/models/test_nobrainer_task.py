@@ -200,7 +200,7 @@ def test_doubts_are_told(name: str, doubts: int) -> None:
     result = constant_task(0.9, name)(noise(zoom=2), resize=None, block_shape=(8, 8, 8))
     assert result.table == ({"label": 1, "voxels": 1080, "volume_mm3": 8640.0},)
     assert len(result.warnings) == doubts
-    assert "border" in result.warnings[-1]
+    assert any("border" in warning for warning in result.warnings)
 
 
 def test_largest_piece_counts_corners_as_neighbours(

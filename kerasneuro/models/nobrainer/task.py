@@ -12,8 +12,9 @@ import numpy as np
 
 from kerasneuro.errors import InvalidOption
 from kerasneuro.inference.settings import Settings
-from kerasneuro.models.nobrainer.findings import doubt_brain_volume, doubt_extent, table_rows
 from kerasneuro.tasks import Result, Task
+from kerasneuro.tasks.sanity import volume_warnings
+from kerasneuro.tasks.segmentation import volume_rows
 
 if TYPE_CHECKING:
     from nibabel.spatialimages import SpatialImage
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 MULTIPLE = 8  # three poolings by two
 THRESHOLD = 0.3
+PLAUSIBLE_BRAIN_CM3 = (500.0, 2500.0)
 SECOND_LOOK = (math.pi / 4, math.pi / 4, 0.0)  # radians about the axes of the grid
 CONFORMED_SHAPE, CONFORMED_AXCODES = (
     (256, 256, 256),
@@ -224,15 +226,13 @@ class NobrainerTask(Task):
         """Put a mask and its probability on the grid of the scan."""
         from kerasneuro.volume import to_image
 
-        rows = table_rows(mask.view(np.uint8), 2, scan)
-        if self.card.name == "nobrainer-brainy":
-            notes += doubt_brain_volume(rows[0]["volume_mm3"] / 1000)
+        plausible = PLAUSIBLE_BRAIN_CM3 if self.card.name == "nobrainer-brainy" else None
         return Result(
             mask=to_image(mask, scan, dtype=np.uint8),
             probability=to_image(probability, scan, dtype=np.float32),
-            table=rows,
+            table=volume_rows(mask.view(np.uint8), 2, scan),
             provenance=provenance,
-            warnings=notes + doubt_extent(mask),
+            warnings=notes + volume_warnings(mask, scan.zooms, plausible),
             input=scan,
             outputs=BINARY_OUTPUTS,
             main_output="mask",
@@ -246,9 +246,9 @@ class NobrainerTask(Task):
 
         return Result(
             labels=to_image(labels, scan, dtype=np.min_scalar_type(self.n_classes - 1)),
-            table=table_rows(labels, self.n_classes, scan),
+            table=volume_rows(labels, self.n_classes, scan),
             provenance=provenance,
-            warnings=notes + doubt_extent(labels != 0),
+            warnings=notes + volume_warnings(labels, scan.zooms, name="label map"),
             input=scan,
             outputs=LABEL_OUTPUTS,
             main_output="labels",
