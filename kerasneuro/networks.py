@@ -51,10 +51,15 @@ def family_module(card: ModelCard, room: str) -> ModuleType:
 
 
 def locate_weights(card: ModelCard, weights: Weights | None) -> dict[str, Path]:
-    """Give every part of a model its weight file: the user's, or the registered one."""
+    """Give every part of a model its weight file (or SavedModel): the user's, or the registered one."""
+    from kerasneuro.fetching import savedmodel_folder
+
     parts = card.parts or ("",)
     if weights is None:
-        return {file.part: path for file, path in zip(card.files, fetch_all(card), strict=True)}
+        paths = fetch_all(card)
+        if card.files[0].format == "savedmodel":
+            return {parts[0]: savedmodel_folder(card.files, paths)}
+        return {file.part: path for file, path in zip(card.files, paths, strict=True)}
     if isinstance(weights, Mapping):
         given = {str(part): Path(path) for part, path in weights.items()}
     elif isinstance(weights, str | os.PathLike):
@@ -89,14 +94,14 @@ def fetch_all(card: ModelCard) -> list[Path]:
 
 def describe_weights(card: ModelCard, part: str, path: Path, *, given: bool) -> dict[str, str]:
     """State which file a network was loaded from: its path, digest, and registered name where it has one."""
-    from kerasneuro.fetching import digest_file, identify
+    from kerasneuro.fetching import digest_weights, identify, main_file
 
-    registered = next((file for file in card.files if file.part == part), None)
-    if not given and registered and registered.digest and registered.digest.algorithm == "sha256":
-        sha256 = registered.digest.value
-    else:
-        sha256 = digest_file(path, "sha256")
-    name = identify(path, registry.cards()) if given else f"{card.name}: {_file_name(registered)}"
+    main = main_file(path)
+    owned = [file for file in card.files if file.part == part]
+    registered = next((file for file in owned if file.name == main.name), owned[0] if owned else None)
+    digest = registered.digest if registered and main == path and not given else None
+    sha256 = digest.value if digest and digest.algorithm == "sha256" else digest_weights(path)
+    name = identify(main, registry.cards()) if given else f"{card.name}: {_file_name(registered)}"
     return {"path": str(path), "sha256": sha256, "registered": name or f"user file, sha256 {sha256}"}
 
 
@@ -129,7 +134,7 @@ def load_part(
     with read(path) as store:
         found = weights.infer_config(store)
         model = build_graph(card, graph, {**found, **config}, part)
-        assign(model, store, weights.table(store, model))
+        assign(model, store, weights.table(store, model), ignore=getattr(weights, "IGNORED", ()))
         native = store.format in NATIVE_FORMATS
     if not native:
         # A read-only or full cache costs the next call another conversion, nothing more.

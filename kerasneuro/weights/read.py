@@ -8,6 +8,7 @@ from kerasneuro.errors import WeightsCorrupt, WeightsNotFound
 from kerasneuro.weights.flat_h5 import MARK, open_flat
 from kerasneuro.weights.hdf5_guard import open_guarded
 from kerasneuro.weights.keras_h5 import open_keras
+from kerasneuro.weights.savedmodel import is_savedmodel, open_savedmodel
 from kerasneuro.weights.store import WeightStore
 from kerasneuro.weights.torch_file import open_torch
 
@@ -15,7 +16,7 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # HDF5 may follow a block of the user's, of 512 bytes or a power of two times that.
 HDF5_OFFSETS = (0, 512, 1024, 2048, 4096)
 HEAD_BYTES = 8192
-ACCEPTED = "a Keras .h5 file, a PyTorch file or a TorchScript archive"
+ACCEPTED = "a Keras .h5 file, a PyTorch file, a TorchScript archive or the folder of a SavedModel"
 
 
 def read(path: str | Path) -> WeightStore:
@@ -24,7 +25,8 @@ def read(path: str | Path) -> WeightStore:
     Parameters
     ----------
     path : str or Path
-        A Keras 2 ``.h5`` file, a PyTorch file (zip or legacy), a TorchScript archive, or one of `write_flat`.
+        A Keras 2 ``.h5`` file, a PyTorch file (zip or legacy), a TorchScript archive, one of `write_flat`, or
+        the folder of a TensorFlow SavedModel (its graph is not used).
 
     Returns
     -------
@@ -44,6 +46,8 @@ def read(path: str | Path) -> WeightStore:
     ...     kernel = store["conv3d/kernel"].read()
     """
     path = Path(path)
+    if path.is_dir() and is_savedmodel(path):
+        return open_savedmodel(path)
     head = _head(path)
     if any(head[offset : offset + 8] == HDF5_SIGNATURE for offset in HDF5_OFFSETS):
         return _open_hdf5(path)

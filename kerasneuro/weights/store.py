@@ -80,7 +80,7 @@ class WeightStore(Mapping[str, LazyArray]):
     path : Path
         The file.
     format : str
-        "keras-h5", "kerasneuro-h5", "torchscript", "torch-zip" or "torch-legacy".
+        "keras-h5", "kerasneuro-h5", "torchscript", "torch-zip", "torch-legacy" or "savedmodel".
     layers : tuple of (str, tuple of str)
         For Keras files: the layers that own weights, in file order, each with the keys of its arrays.
     attributes : dict of str to str
