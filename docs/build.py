@@ -51,15 +51,23 @@ def timing_table() -> str:
     if not path.exists():
         return "Not measured yet: `make bench` fills this table."
     record = json.loads(path.read_text(encoding="utf-8"))
-    lines = ["| job | tool | backend | end to end, s | peak memory, GB |", "|---|---|---|---:|---:|"]
+    lines = [
+        "| job | tool | backend | end to end, s | x original | peak memory, GB |",
+        "|---|---|---|---:|---:|---:|",
+    ]
     for case in record["cases"]:
         for row in case["rows"]:
+            if row["end_to_end_s"] is None or row["peak_bytes"] is None:
+                continue  # docs/benchmarks.md names what failed
+            ratio = "" if row["end_to_end_ratio"] is None else f"{row['end_to_end_ratio']:.2f}"
             lines.append(
                 f"| {case['title']} | {row['tool']} | {row['backend']} "
-                f"| {row['end_to_end_s']:.1f} | {row['peak_bytes'] / 1e9:.1f} |"
+                f"| {row['end_to_end_s']:.1f} | {ratio} | {row['peak_bytes'] / 1e9:.1f} |"
             )
     machine = record["machine"]
     place = f"{record['date']}, {machine['processor']}, {machine['threads_used']} threads"
+    if record["size"] != "full":
+        place += ", quick run on smaller sizes"
     return "\n".join([*lines, "", f"{place}. How it was measured: [docs/benchmarks.md](docs/benchmarks.md)."])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from kerasneuro import registry
+from kerasneuro.inference import Engine
 from kerasneuro.models.deepbet import graph, steps, weights
 from kerasneuro.models.deepbet.task import DeepbetTask
 from kerasneuro.nn.normalization import InstanceNormalization
@@ -97,7 +99,9 @@ def layers(
     """Return the reference, and our outputs by the names of the original."""
     with np.load(fixtures / "deepbet" / PARTS[request.param]) as file:
         reference = {key: file[key] for key in file.files}
-    model = task.models[request.param]
+    shape = reference["crop_raw"].shape
+    model = graph.build(input_shape=shape)
+    model.set_weights(task.models[request.param].get_weights())
     ends = {"logits": "tp_conv2"}
     ends |= {f"down{level}": f"down{level}_block2" for level in range(4)}
     ends |= {f"up{level}": f"up{level}_conv2" for level in range(4)}
@@ -105,8 +109,14 @@ def layers(
     names = sorted({key.split("@")[0] for key in reference} - others - {"init.1"})
     outputs = [model.get_layer(ends.get(name, name.replace(".", "_"))).output for name in names]
     scan = normalise_between(reference["crop_raw"].astype(np.float32), *reference["low_high"])
-    computed = keras.Model(model.input, outputs)(scan[np.newaxis, ..., np.newaxis])
-    ours = {name: keras.ops.convert_to_numpy(array) for name, array in zip(names, computed, strict=True)}
+    # One flat output, so that the engine computes all layers in one go and in float32.
+    flat = keras.layers.Concatenate()([keras.layers.Reshape((-1,))(output) for output in outputs])
+    computed = Engine(keras.Model(model.input, flat))(scan[np.newaxis, ..., np.newaxis])[0]
+    ends_of_layers = np.cumsum([math.prod(output.shape[1:]) for output in outputs])[:-1]
+    ours = {
+        name: part.reshape(1, *output.shape[1:])
+        for name, part, output in zip(names, np.split(computed, ends_of_layers), outputs, strict=True)
+    }
     # The graph pools before it normalises.
     ours["init.1"] = keras.ops.convert_to_numpy(InstanceNormalization()(ours["init.0"]))
     return reference, {**ours, "input": scan}

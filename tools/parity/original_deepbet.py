@@ -6,11 +6,12 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import torch
 from cases import Case, write_cases
 from deepbet.bet import BrainExtraction
-from deepbet.utils import DATA_PATH
+from deepbet.utils import DATA_PATH, normalize
 
 SIZE = 96
 PROBABILITY = 1e-4
@@ -31,9 +32,10 @@ def train_a_step(source: Path, target: Path, x: torch.Tensor) -> None:
     torch.jit.save(network, str(target))
 
 
-def network_case(folder: Path, title: str, part: str, file: Path, weights: dict[str, str]) -> Case:
-    """Write what one network answers to a smooth random volume."""
-    x = volume()
+def network_case(
+    folder: Path, title: str, part: str, file: Path, weights: dict[str, str], x: torch.Tensor
+) -> Case:
+    """Write what one network answers to a head."""
     expected = f"{title}-{part}.npz".replace(" ", "-")
     with torch.no_grad():
         y = torch.jit.load(str(file))(x)
@@ -43,14 +45,14 @@ def network_case(folder: Path, title: str, part: str, file: Path, weights: dict[
     )
 
 
-def volume() -> torch.Tensor:
-    """Make a volume with structure at several scales, (1, 1, X, Y, Z)."""
-    generator = torch.Generator().manual_seed(3)
-    total = torch.zeros(1, 1, SIZE, SIZE, SIZE)
-    for size in (3, 6, 12, 24):
-        noise = torch.randn(1, 1, size, size, size, generator=generator)
-        total += torch.nn.functional.interpolate(noise, (SIZE,) * 3, mode="trilinear")
-    return 0.449 + 0.226 * (total - total.mean()) / total.std()
+def volume(image: Path) -> torch.Tensor:
+    """Cut a head to 96^3 voxels and scale it as the tool does, (1, 1, X, Y, Z)."""
+    head = nib.as_closest_canonical(nib.load(image)).get_fdata(dtype=np.float32)
+    margin = [max(SIZE - length, 0) for length in head.shape]
+    head = np.pad(head, [(extra // 2, extra - extra // 2) for extra in margin])
+    start = [(length - SIZE) // 2 for length in head.shape]
+    head = head[tuple(slice(first, first + SIZE) for first in start)]
+    return normalize(torch.from_numpy(head), *np.quantile(head, (0.005, 0.995)))[None, None]
 
 
 def pipeline_cases(folder: Path, images: list[Path]) -> list[Case]:
@@ -70,15 +72,16 @@ def pipeline_cases(folder: Path, images: list[Path]) -> list[Case]:
 
 def main(folder: Path, images: list[Path]) -> None:
     """Write all files and the list of cases."""
+    head = volume(images[0])
     published = {part: Path(DATA_PATH) / "models" / name for part, name in PUBLISHED.items()}
     trained = {}
     for part, source in published.items():
         trained[part] = folder / f"trained_{part}.pt"
-        train_a_step(source, trained[part], volume())
+        train_a_step(source, trained[part], head)
     cases = []
     for title, files in (("published weights", published), ("weights after a training step", trained)):
         weights = {part: str(path) for part, path in files.items()}
-        cases += [network_case(folder, title, part, files[part], weights) for part in files]
+        cases += [network_case(folder, title, part, files[part], weights, head) for part in files]
     cases += pipeline_cases(folder, images)
     write_cases(folder, cases, {name: metadata.version(name) for name in ("deepbet", "torch")})
 

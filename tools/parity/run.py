@@ -34,7 +34,7 @@ def run_original(name: str, folder: Path) -> None:
     if name == "deepbet":
         command += [str(ROOT / "tests" / "data" / "deepbet" / scan) for scan in SCANS]
     print(f"original {name} ...", flush=True)
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TF_USE_LEGACY_KERAS": "1"}
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
 
 

@@ -18,6 +18,7 @@ from kerasneuro.tasks.base import Result, Task, refuse
 if TYPE_CHECKING:
     from nibabel.spatialimages import SpatialImage
 
+    from kerasneuro.inference.engine import Engine
     from kerasneuro.volume import Box, Volume
 
     Image = str | os.PathLike[str] | SpatialImage | Volume
@@ -122,6 +123,14 @@ class DeepbetTask(Task):
         settings = self.settings(prediction)
         refuse(settings, self.card.name, *(f.name for f in fields(Settings) if f.name not in COMPUTING))
         return settings
+
+    def engine(self, part: str, settings: Settings) -> Engine:
+        """Return the engine of one network; on TensorFlow, tracing a graph takes longer than it saves."""
+        import keras
+
+        if settings.engine == "auto" and keras.backend.backend() == "tensorflow":
+            settings = settings.updated(engine="eager")
+        return super().engine(part, settings)
 
     def find_box(self, head: np.ndarray, settings: Settings) -> tuple[Box, tuple[float, float]]:
         """Find the box around the brain, and the two intensities that are scaled to 0 and 1.

@@ -1,0 +1,79 @@
+"""Count the floating-point operations of the published networks, from their tables, not from our graphs.
+
+Only convolutions count; a multiplication and an addition are two operations.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+
+def convolution(edge: int, kernel: int, inputs: int, outputs: int) -> int:
+    """Return the operations of a cubic convolution whose *output* has `edge` voxels per axis."""
+    return 2 * edge**3 * kernel**3 * inputs * outputs
+
+
+def transposed(edge: int, kernel: int, inputs: int, outputs: int) -> int:
+    """Return the operations of a transposed convolution whose *input* has `edge` voxels per axis."""
+    return convolution(edge, kernel, inputs, outputs)
+
+
+def residual_block(edge: int, inputs: int, outputs: int) -> int:
+    """Two 3x3x3 convolutions, and a pointwise one where the width changes (deepbet)."""
+    total = convolution(edge, 3, inputs, outputs) + convolution(edge, 3, outputs, outputs)
+    return total + (convolution(edge, 1, inputs, outputs) if inputs != outputs else 0)
+
+
+def up_block(edge: int, inputs: int, outputs: int, stride: int) -> int:
+    """Pointwise, transposed 3x3x3, pointwise (deepbet)."""
+    hidden = inputs // 4
+    total = convolution(edge, 1, inputs, hidden) + transposed(edge, 3, hidden, hidden)
+    return total + convolution(edge * stride, 1, hidden, outputs)
+
+
+def deepbet_network(edge: int) -> int:
+    """Operations of one deepbet network for a cube of `edge` voxels per axis."""
+    total = convolution(edge // 2, 7, 1, 16)
+    widths = (16, 16, 32, 64, 128)
+    for level, (inputs, outputs) in enumerate(pairwise(widths)):
+        size = edge // 4 >> level
+        total += residual_block(size, inputs, outputs) + residual_block(size, outputs, outputs)
+    for divisor, inputs, outputs, stride in (
+        (32, 128, 64, 2),
+        (16, 64, 32, 2),
+        (8, 32, 16, 2),
+        (4, 16, 16, 1),
+    ):
+        total += up_block(edge // divisor, inputs, outputs, stride)
+    total += transposed(edge // 4, 3, 16, 8) + convolution(edge // 2, 3, 8, 8)
+    return total + transposed(edge // 2, 2, 8, 2)
+
+
+def deepbet_case() -> int:
+    """Operations of a whole deepbet run: 128 cubed, then 256 cubed."""
+    return deepbet_network(128) + deepbet_network(256)
+
+
+def nobrainer_network(edge: int) -> int:
+    """Operations of nobrainer's U-Net for a block of `edge` voxels per axis."""
+    down = ((1, 16, 32), (32, 32, 64), (64, 64, 128), (128, 128, 256))
+    total = 0
+    for level, (inputs, middle, outputs) in enumerate(down):
+        size = edge >> level
+        total += convolution(size, 3, inputs, middle) + convolution(size, 3, middle, outputs)
+    for level, (below, skip) in enumerate(((256, 128), (128, 64), (64, 32))):
+        size = edge >> (2 - level)
+        total += transposed(size // 2, 2, below, below)
+        total += convolution(size, 3, below + skip, skip) + convolution(size, 3, skip, skip)
+    return total + convolution(edge, 1, 32, 1)
+
+
+def nobrainer_case(edge: int, block: int) -> int:
+    """Operations of a whole volume of `edge` voxels per axis, block by block."""
+    return (edge // block) ** 3 * nobrainer_network(block)
+
+
+def kwyk_network(edge: int, classes: int = 50) -> int:
+    """Operations of kwyk's MeshNet for a block of `edge` voxels per axis."""
+    total = convolution(edge, 3, 1, 96) + 6 * convolution(edge, 3, 96, 96)
+    return total + convolution(edge, 1, 96, classes)

@@ -1,0 +1,92 @@
+"""Time kerasneuro against the original tools and bare PyTorch on this machine; write benchmarks.md and .json.
+
+Every tool is a live process with the same number of threads; the tools take turns (A B C A B C ...). Imports
+are not timed; loading, the first call and later calls are timed apart. ``make bench`` sets up the
+environments of the original tools and calls this script; ``make bench QUICK=1`` takes under five minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from accelerator import measure_gpu
+from networks import measure_networks
+from plan import SIZES, Plan, available_cores
+from whole_jobs import deepbet, nobrainer
+from write_up import machine, write
+
+ROOT = Path(__file__).resolve().parent.parent
+BACKENDS = ("tensorflow", "jax", "torch", "openvino")
+CASES = ("deepbet", "nobrainer", "gpu", "networks")
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", choices=SIZES, default="full", help="tiny only tests this benchmark itself")
+    parser.add_argument(
+        "--quick", action="store_const", const="quick", dest="size", help="the same as --size quick"
+    )
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES)
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
+    parser.add_argument("--rounds", type=int, help="default: 5; with --quick: 3")
+    parser.add_argument("--edges", nargs="+", type=int, help="sizes of the scaling curve; default: 64 96 128")
+    parser.add_argument("--minutes", type=float, help="begin nothing new after these; default: 24, quick 4")
+    parser.add_argument("--threads", type=int, default=available_cores())
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "docs", help="folder for benchmarks.md and .json"
+    )
+    return parser.parse_args(argv)
+
+
+def make_plan(options: argparse.Namespace, folder: Path) -> Plan:
+    """Turn the command line into a plan."""
+    changed: dict[str, Any] = {"rounds": options.rounds, "minutes": options.minutes}
+    changed["unet_sizes"] = tuple(sorted(options.edges)) if options.edges else None
+    given = {name: value for name, value in changed.items() if value is not None}
+    sizes = dataclasses.replace(SIZES[options.size], **given)
+    return Plan(sizes, tuple(options.backends), options.threads, folder)
+
+
+def measure(plan: Plan, cases: list[str]) -> Iterator[dict[str, Any]]:
+    """Run the cases asked for; yields the record after each, so that an interrupted run is not lost."""
+    record: dict[str, Any] = {"cases": [], "blocks": [], "gpu": None, "forward": [], "scaling": {}}
+    if "deepbet" in cases:
+        record["cases"].append(deepbet(plan))
+        yield record
+    if "nobrainer" in cases:
+        volume, block = nobrainer(plan)
+        record["cases"].append(volume)
+        record["blocks"].append(block)
+        yield record
+    if "gpu" in cases:
+        record["gpu"] = measure_gpu(plan)
+        yield record
+    if "networks" in cases:
+        yield {**record, **measure_networks(plan)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, and write both files."""
+    options = parse(argv)
+    here = machine(options.threads)
+    with tempfile.TemporaryDirectory() as name:
+        plan = make_plan(options, Path(name))
+        for record in measure(plan, options.cases):
+            minutes = round((time.monotonic() - plan.started) / 60, 1)
+            print(f"{minutes} minutes", flush=True)
+            facts = {"size": options.size, "minutes": minutes, "machine": here, "left_out": plan.left_out}
+            write(options.output, {**facts, **record})
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
