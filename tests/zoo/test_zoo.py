@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
 import kerasneuro
+from kerasneuro import networks as loading
 from kerasneuro import registry
 from kerasneuro.errors import ModelNotReady
+from kerasneuro.inference import Engine
+from kerasneuro.weights import LazyArray, WeightStore, assign
 
 NAMES = registry.names()
 PLANNED = [name for name in NAMES if registry.get(name).status == "planned"]
@@ -35,6 +40,28 @@ def evaluate(model: keras.Model, batch: np.ndarray) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(model(batch, training=False)))
 
 
+def evidence(fixtures: Path, name: str) -> dict[str, Any]:
+    """Read what the original says of a model; every model that can be built needs this file.
+
+    ``manifest``: part -> array of the published file -> shape. ``references``: outputs of the original.
+    """
+    return json.loads((fixtures / "zoo" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def published_file(record: dict[str, Any], part: str) -> WeightStore:
+    """Stand in for the published file: the names and shapes of its arrays, and small numbers in them."""
+
+    def array(key: str, shape: list[int]) -> LazyArray:
+        return LazyArray(key, tuple(shape), np.dtype("float32"), lambda _: np.full(shape, 0.01, "float32"))
+
+    arrays = {key: array(key, shape) for key, shape in record["manifest"][part].items()}
+    layers: dict[str, list[str]] = {}
+    for key in arrays:
+        layers.setdefault(key.rpartition("/")[0], []).append(key)
+    pairs = tuple((layer, tuple(keys)) for layer, keys in layers.items())
+    return WeightStore(Path("published"), record["format"], arrays, layers=pairs)
+
+
 @pytest.mark.parametrize("name", PLANNED)
 def test_planned_model_is_refused_in_one_sentence(name: str) -> None:
     with pytest.raises(ModelNotReady, match=f"^{name} is registered") as caught:
@@ -46,6 +73,42 @@ def test_planned_model_is_refused_in_one_sentence(name: str) -> None:
 def test_full_size_graph_has_the_published_parameter_count(name: str) -> None:
     card = kerasneuro.info(name)
     assert sum(model.count_params() for model in networks(name).values()) == card.parameters
+
+
+@pytest.mark.parametrize("name", AVAILABLE)
+def test_full_size_graph_takes_every_array_of_the_published_file(name: str, fixtures: Path) -> None:
+    card, record = kerasneuro.info(name), evidence(fixtures, name)
+    weights = loading.family_module(card, "weights")
+    for part, model in networks(name).items():
+        store = published_file(record, part)
+        found = weights.infer_config(store)
+        assert {key: found[key] for key in found if key in card.config} == {
+            key: value for key, value in card.config.items() if key in found
+        }
+        # Proves the bijection and every shape.
+        assign(model, store, weights.table(store, model), ignore=getattr(weights, "IGNORED", ()))
+        assert all(
+            np.allclose(keras.ops.convert_to_numpy(variable), 0.01)
+            for variable in loading.weights_of(model)
+            if variable.trainable
+        )
+
+
+@pytest.mark.parametrize("name", AVAILABLE)
+def test_output_of_the_original(name: str, fixtures: Path, request: pytest.FixtureRequest) -> None:
+    for reference in evidence(fixtures, name)["references"]:
+        if reference["weights"] is None:
+            weights = request.getfixturevalue(f"{name}_weights")
+        else:
+            weights = {part: fixtures / path for part, path in reference["weights"].items()}
+        model = kerasneuro.load(name, weights=weights).models[reference["part"]]
+        arrays = np.load(fixtures / reference["arrays"])
+        output = Engine(model)(arrays[reference["x"]])
+        if reference.get("softmax"):
+            output = keras.ops.convert_to_numpy(keras.ops.softmax(output, axis=-1))
+        step = slice(None, None, reference.get("stride", 1))
+        difference = np.abs(output[:, step, step, step] - arrays[reference["y"]]).max()
+        assert difference <= reference["tolerance"]
 
 
 @pytest.mark.parametrize("name", AVAILABLE)
