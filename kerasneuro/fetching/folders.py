@@ -26,12 +26,12 @@ def find_in_folders(file: WeightFile) -> tuple[Path | None, list[tuple[str, str]
         What was searched and why it did not serve, for the message of a later failure.
     """
     notes = []
-    for folder, variable in _folders():
+    for folder, variable in search_folders():
         if not folder.is_dir():
             notes.append((str(folder), f"named by {variable}, is not a folder"))
             continue
         found = False
-        for candidate in _candidates(folder, file):
+        for candidate in candidates(folder, file):
             try:
                 if look_outside(candidate, file):
                     return candidate, notes
@@ -49,7 +49,8 @@ def find_in_folders(file: WeightFile) -> tuple[Path | None, list[tuple[str, str]
     return None, notes
 
 
-def _folders() -> Iterator[tuple[Path, str]]:
+def search_folders() -> Iterator[tuple[Path, str]]:
+    """Yield the folders that the user names, each with the variable that names it."""
     for entry in os.environ.get("KERASNEURO_WEIGHTS", "").split(os.pathsep):
         if entry.strip():
             yield Path(entry.strip()).expanduser(), "KERASNEURO_WEIGHTS"
@@ -58,7 +59,8 @@ def _folders() -> Iterator[tuple[Path, str]]:
         yield Path(home) / "models", "FREESURFER_HOME"
 
 
-def _candidates(folder: Path, file: WeightFile) -> Iterator[Path]:
+def candidates(folder: Path, file: WeightFile) -> Iterator[Path]:
+    """Yield where a file may lie in a folder: under its published paths, then under its name."""
     published = [source.path or source.member for source in file.sources]
     paths = [*published, *listed_paths(folder, file)]
     inside = [path for path in paths if path and ".." not in path and not Path(path).is_absolute()]
