@@ -97,7 +97,7 @@ def compute_outputs(model: keras.Model, outputs: list[Any], scan: np.ndarray) ->
     batch = scan[np.newaxis, ..., np.newaxis]
     if keras.backend.backend() == "openvino":
         # OpenVINO 2026.4 overwrites some of the tensors that are joined below; here each is computed alone.
-        return [keras.ops.convert_to_numpy(array) for array in keras.Model(model.input, outputs)(batch)]
+        return [Engine(keras.Model(model.input, output))(batch) for output in outputs]
     flat = keras.layers.Concatenate()([keras.layers.Reshape((-1,))(output) for output in outputs])
     values = Engine(keras.Model(model.input, flat))(batch)[0]
     ends = np.cumsum([math.prod(output.shape[1:]) for output in outputs])[:-1]
