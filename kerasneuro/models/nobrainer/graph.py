@@ -10,6 +10,7 @@ from keras import layers
 
 from kerasneuro.errors import InvalidOption
 from kerasneuro.nn.convolution import DoublingConv3DTranspose
+from kerasneuro.nn.initializers import HostGlorotUniform
 
 POOLINGS = 3
 MULTIPLE = 2**POOLINGS  # the spatial sizes must be multiples of it
@@ -30,7 +31,8 @@ class Naming:
 
 def convolve(x: Any, filters: int, naming: Naming, *, batchnorm: bool, activation: str) -> Any:
     """Convolve 3 x 3 x 3, normalise where asked, activate."""
-    x = layers.Conv3D(filters, 3, padding="same", name=naming("conv3d"))(x)
+    kernel = HostGlorotUniform()
+    x = layers.Conv3D(filters, 3, padding="same", kernel_initializer=kernel, name=naming("conv3d"))(x)
     if batchnorm:
         x = layers.BatchNormalization(name=naming("batch_normalization"))(x)
     return layers.Activation(activation, name=naming("activation"))(x)
@@ -102,7 +104,8 @@ def build(
         x = layers.Concatenate(name=naming("concatenate"))([skips[level], x])
         x = convolve(x, filters * 2 ** (level + 1), **block)
         x = convolve(x, filters * 2 ** (level + 1), **block)
-    x = layers.Conv3D(n_classes, 1, padding="same", name=naming("conv3d"))(x)
+    kernel = HostGlorotUniform()
+    x = layers.Conv3D(n_classes, 1, padding="same", kernel_initializer=kernel, name=naming("conv3d"))(x)
     head = "sigmoid" if n_classes == 1 else "softmax"
     # Probabilities stay in float32 where the rest of the network computes in half precision.
     outputs = layers.Activation(head, dtype="float32", name=naming("activation"))(x)
