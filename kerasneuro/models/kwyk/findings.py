@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kerasneuro.tasks.segmentation import count_voxels
+
 if TYPE_CHECKING:
     import keras
 
@@ -67,9 +69,7 @@ def rows(
 ) -> tuple[dict[str, Any], ...]:
     """Make the table: voxels and volume of each structure on the grid of the scan, and its mean entropy."""
     voxel = abs(float(np.linalg.det(scan.affine[:3, :3])))
-    counts = np.zeros(len(names), dtype=np.int64)
-    for plane in classes:
-        counts += np.bincount(plane.reshape(-1), minlength=len(names))
+    counts = count_voxels(classes, len(names))
     return tuple(
         {
             "label": int(codes[index]),
