@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
     parser.add_argument("--rounds", type=int, help="default: 5; with --quick: 3")
     parser.add_argument("--edges", nargs="+", type=int, help="sizes of the scaling curve; default: 64 96 128")
-    parser.add_argument("--minutes", type=float, help="begin nothing new after these; default: 24, quick 4")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the cases not asked for as the last full run left them"
+    )
+    parser.add_argument("--minutes", type=float, help="begin nothing new after these; default: 45, quick 4")
     parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument(
         "--output", type=Path, default=ROOT / "docs", help="folder for benchmarks.md and .json"
@@ -56,9 +60,26 @@ def make_plan(options: argparse.Namespace, folder: Path) -> Plan:
     return Plan(sizes, tuple(options.backends), options.threads, folder)
 
 
-def measure(plan: Plan, cases: list[str]) -> Iterator[dict[str, Any]]:
+def kept_record(folder: Path, size: str, cases: list[str]) -> dict[str, Any]:
+    """Return what an earlier run of this size measured for the cases that are not asked for now."""
+    path = folder / "benchmarks.json"
+    last = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    kept = [name for name in CASES if name not in cases]
+    if last.get("size") != size or not kept:
+        return {}
+    record: dict[str, Any] = {"kept": {"cases": kept, "date": last["date"], "machine": last["machine"]}}
+    for name in ("cases", "blocks"):
+        record[name] = [case for case in last[name] if case["case"].removesuffix("-block") in kept]
+    if "gpu" in kept:
+        record["gpu"] = last["gpu"]
+    if "networks" in kept:
+        record |= {"forward": last["forward"], "scaling": last["scaling"]}
+    return record
+
+
+def measure(plan: Plan, cases: list[str], kept: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Run the cases asked for; yields the record after each, so that an interrupted run is not lost."""
-    record: dict[str, Any] = {"cases": [], "blocks": [], "gpu": None, "forward": [], "scaling": {}}
+    record: dict[str, Any] = {"cases": [], "blocks": [], "gpu": None, "forward": [], "scaling": {}, **kept}
     if "deepbet" in cases:
         record["cases"].append(deepbet(plan))
         yield record
@@ -80,7 +101,8 @@ def main(argv: list[str] | None = None) -> int:
     here = machine(options.threads)
     with tempfile.TemporaryDirectory() as name:
         plan = make_plan(options, Path(name))
-        for record in measure(plan, options.cases):
+        kept = kept_record(options.output, options.size, options.cases) if options.keep else {}
+        for record in measure(plan, options.cases, kept):
             minutes = round((time.monotonic() - plan.started) / 60, 1)
             print(f"{minutes} minutes", flush=True)
             facts = {"size": options.size, "minutes": minutes, "machine": here, "left_out": plan.left_out}
