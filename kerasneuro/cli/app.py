@@ -20,7 +20,9 @@ COMMANDS = {
     "list": ("kerasneuro.cli.show:list_command", "List the models and the sample scans."),
     "info": ("kerasneuro.cli.show:info_command", "Show everything that is known about a model."),
     "fetch": ("kerasneuro.cli.fetch:fetch_command", "Bring weight files onto this machine and verify them."),
+    "cache": ("kerasneuro.cli.cache:cache_command", "List, verify or delete what has been fetched."),
     "run": ("kerasneuro.cli.run:run_command", "Run a model on scans."),
+    "convert": ("kerasneuro.cli.convert:convert_command", "Convert a weight file, or write the original's."),
 }
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 HELP_NAMES = {"help_option_names": ["-h", "--help"], "max_content_width": 110}

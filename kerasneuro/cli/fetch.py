@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
 
 from kerasneuro import registry
-from kerasneuro.cli.console import on_terminal, say_json
+from kerasneuro.cli.console import on_terminal, say_json, size_text
+from kerasneuro.cli.licence import licence_of, licence_record, tell_licence
+from kerasneuro.cli.tables import say_table
 from kerasneuro.errors import KerasNeuroError, OutputError
 from kerasneuro.registry import WeightFile
 
@@ -23,6 +25,16 @@ SOURCES = ("auto", "datalad", "https", "folder")
 @click.command("fetch")
 @click.argument("names", nargs=-1, metavar="NAME...")
 @click.option("--all", "everything", is_flag=True, help="Fetch every model that is ready and every sample.")
+@click.option(
+    "--verify-only", is_flag=True, help="No transfer: hash the files that are here (of all, or NAME...)."
+)
+@click.option(
+    "--from",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="No transfer: import from a folder what is registered (of all, or NAME...), whatever it is called.",
+)
 @click.option("--dest", type=click.Path(path_type=Path), metavar="DIR", help="Copy the verified files there.")
 @click.option(
     "--source", type=click.Choice(SOURCES), help="Where to look; default KERASNEURO_SOURCE, else auto."
@@ -32,35 +44,64 @@ SOURCES = ("auto", "datalad", "https", "folder")
 def fetch_command(
     names: tuple[str, ...],
     everything: bool,
+    verify_only: bool,
+    folder: Path | None,
     dest: Path | None,
     source: str | None,
     as_json: bool,
     verbose: bool,
-) -> None:
+) -> int:
     """Bring the files of models and samples onto this machine, verify them, and print where they are."""
-    import kerasneuro
-
-    wanted = dict.fromkeys(names)
-    if everything:
-        wanted |= dict.fromkeys(fetchable())
-    if not wanted:
-        raise click.UsageError("name a model or a sample, or say --all")
-    for name in wanted:
+    for name in names:
         if name not in registry.samples():
             registry.get(name)  # An unknown name is told before anything is transferred.
+    asked = tuple(dict.fromkeys(names))
+    if verify_only or folder is not None:
+        if (verify_only and folder is not None) or dest is not None or source is not None:
+            raise click.UsageError(
+                "--verify-only and --from each stand without the other, --dest and --source"
+            )
+        from kerasneuro.cli.local import check_present, import_from
+
+        asked = () if everything else asked
+        return (
+            import_from(folder, asked, as_json=as_json)
+            if folder is not None
+            else check_present(asked, as_json=as_json)
+        )
+    if everything:
+        asked = tuple(dict.fromkeys((*asked, *fetchable())))
+    if not asked:
+        raise click.UsageError("name a model or a sample, or say --all")
+    transfer(asked, dest, source, as_json=as_json)
+    return 0
+
+
+def transfer(names: Iterable[str], dest: Path | None, source: str | None, *, as_json: bool) -> None:
+    """Fetch the files of models, tell their licences, and print where the files are."""
+    import kerasneuro
+
     if dest is not None:
         prepare(dest)
     paths: dict[str, dict[str, Path]] = {}
-    for name in wanted:
+    for name in names:
         with transfer_bar(name) as progress:
             found = kerasneuro.fetch(name, source=source, progress=progress)
         if dest is not None:
             found = {file.name: copy_to(dest, found[file.name], file) for file in files_of(name)}
+        tell_licence(name)
         paths[name] = found
         if not as_json:
             click.echo("\n".join(str(path) for path in found.values()))
     if as_json:
-        say_json(paths)
+        say_json({name: {"files": paths[name], "licence": licence_record(name)} for name in paths})
+    elif on_terminal():
+        rows = (
+            (name, file, size_text(path.stat().st_size), "verified", licence_of(name).name)
+            for name, found in paths.items()
+            for file, path in found.items()
+        )
+        say_table(("model", "file", "size", "state", "licence"), rows, err=True)
 
 
 def fetchable() -> list[str]:

@@ -44,13 +44,18 @@ def savedmodel_folder(files: Sequence[WeightFile], paths: Sequence[Path]) -> Pat
     top = _common_top(files, paths)
     if top is not None:
         return top
-    key = hashlib.sha256("\n".join(str(required_digest(file)) for file in files).encode()).hexdigest()
+    key = folder_key(files)
     target = cache_directory() / "savedmodels" / key
     with writing(files[0]), hold(key, f"the SavedModel with {files[0].name}"):
         if not _complete(target, files):
             shutil.rmtree(target, ignore_errors=True)
             _build(target, files, paths)
     return target
+
+
+def folder_key(files: Sequence[WeightFile]) -> str:
+    """Name the folder in the cache in which the files of a SavedModel lie together."""
+    return hashlib.sha256("\n".join(str(required_digest(file)) for file in files).encode()).hexdigest()
 
 
 def place_of(file: WeightFile) -> Path:

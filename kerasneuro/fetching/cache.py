@@ -33,6 +33,26 @@ def cache_directory() -> Path:
     return Path(platformdirs.user_cache_dir("kerasneuro", appauthor=False))
 
 
+def mark() -> Path:
+    """Create the cache folder with its tag, by which backup programs and ``cache clean`` know it."""
+    root = cache_directory()
+    root.mkdir(parents=True, exist_ok=True)
+    tag = root / "CACHEDIR.TAG"
+    if not tag.exists():
+        write_whole(tag, CACHE_TAG)
+    return root
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small text file whole or not at all."""
+    scratch = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
+    try:
+        scratch.write_text(text, encoding="utf-8")
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
 def path_for(file: WeightFile) -> Path:
     """Return where a file lies in the cache, whether it is there or not."""
     digest = required_digest(file)
@@ -65,8 +85,15 @@ def look_outside(path: Path, file: WeightFile) -> bool:
     WeightsCorrupt
         If there is a file and it is not the registered bytes.
     """
-    key = sha256(f"{path.absolute()}\0{file.digest}".encode()).hexdigest()
-    return verified(path, file, cache_directory() / "records" / f"{key}.ok")
+    return verified(path, file, _outside_record(path, file))
+
+
+def forget_record(path: Path, file: WeightFile) -> None:
+    """Drop what is remembered of a copy, in the cache or outside, so that it is hashed before it is used."""
+    with suppress(OSError):  # Where the cache is read-only, the record stays with the file it is about.
+        _outside_record(path, file).unlink(missing_ok=True)
+        if path == path_for(file):
+            path.with_name(path.name + ".ok").unlink(missing_ok=True)
 
 
 def verified(path: Path, file: WeightFile, record: Path) -> bool:
@@ -91,9 +118,15 @@ def remove(file: WeightFile) -> None:
     """Delete the cached copy of a file and its record."""
     path = path_for(file)
     path.with_name(path.name + ".ok").unlink(missing_ok=True)
-    with suppress(FileNotFoundError):
-        path.chmod(0o600)  # Windows deletes no read-only file.
-        path.unlink()
+    delete_file(path)
+
+
+def delete_file(path: Path) -> None:
+    """Delete a file that may be read-only, or absent; other hard links to its content stay as they are."""
+    if os.name == "nt":  # Windows deletes no read-only file.
+        with suppress(OSError):
+            path.chmod(0o600)
+    path.unlink(missing_ok=True)
 
 
 def part_path(file: WeightFile) -> Path:
@@ -101,19 +134,23 @@ def part_path(file: WeightFile) -> Path:
     return cache_directory() / "tmp" / f"{required_digest(file).value}.part"
 
 
-def install(part: Path, file: WeightFile) -> Path:
-    """Move a complete and verified partial file to its place in the cache, read-only."""
+def install(part: Path, file: WeightFile, *, linked: bool = False) -> Path:
+    """Move a complete and verified partial file to its place in the cache, read-only.
+
+    A ``linked`` one keeps its mode, which a hard link shares with the user's own file.
+    """
     path = path_for(file)
     path.parent.mkdir(parents=True, exist_ok=True)
     os.replace(part, path)
-    path.chmod(0o444)  # Not before: an interrupted call must leave a part that can be continued.
+    if not linked:  # Not before: an interrupted call must leave a part that can be continued.
+        path.chmod(0o444)
     forget_part(part)
     _remember(path.with_name(path.name + ".ok"), _with_sha256(_state(path, file), path, file))
     return path
 
 
-def import_file(path: str | Path, file: WeightFile) -> Path:
-    """Copy a file that the user already has into the cache, after comparing it with the registry.
+def import_file(path: str | Path, file: WeightFile, *, link: bool = False) -> Path:
+    """Bring a file that the user already has into the cache, after comparing it with the registry.
 
     Parameters
     ----------
@@ -121,6 +158,9 @@ def import_file(path: str | Path, file: WeightFile) -> Path:
         The user's copy; it is left as it is.
     file : WeightFile
         What it should be.
+    link : bool
+        Make a hard link where the file system allows it, so that nothing is stored twice. Cache and user then
+        share the bytes: a later edit in place also changes the cached copy, which is noticed when it is used.
 
     Returns
     -------
@@ -136,17 +176,24 @@ def import_file(path: str | Path, file: WeightFile) -> Path:
     """
     verify(path, file)
     with writing(file), locked(file):
-        with suppress(WeightsCorrupt):
+        try:
             present = look_up(file)
             if present is not None:
                 return present
-        part = part_path(file)
+        except WeightsCorrupt:
+            remove(file)
+        # Never the partial file of a transfer, which would continue it by writing into the user's own.
+        scratch = part_path(file).with_suffix(".import")
+        scratch.unlink(missing_ok=True)
         try:
-            shutil.copyfile(path, part)
-            verify(part, file)
-            return install(part, file)
+            linked = link and _hard_link(Path(path), scratch)
+            if not linked:
+                shutil.copyfile(path, scratch)
+            verify(scratch, file)
+            forget_part(part_path(file))
+            return install(scratch, file, linked=linked)
         finally:
-            forget_part(part)
+            scratch.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -167,12 +214,9 @@ def hold(name: str, what: str) -> Iterator[None]:
     """
     import filelock
 
-    root = cache_directory()
+    root = mark()
     for folder in ("tmp", "locks"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    tag = root / "CACHEDIR.TAG"
-    if not tag.exists():
-        tag.write_text(CACHE_TAG, encoding="ascii")
+        (root / folder).mkdir(exist_ok=True)
     try:
         with filelock.FileLock(root / "locks" / f"{name}.lock", timeout=LOCK_SECONDS):
             yield
@@ -227,11 +271,20 @@ def _read_record(record: Path) -> object:
 
 def _remember(record: Path, state: dict[str, object]) -> None:
     """Write a verification record; where that is impossible, the next call only hashes again."""
-    scratch = record.with_name(f"{record.name}.{os.getpid()}-{threading.get_ident()}")
     with suppress(OSError):
+        mark()
         record.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            scratch.write_text(json.dumps(state), encoding="utf-8")
-            os.replace(scratch, record)
-        finally:
-            scratch.unlink(missing_ok=True)
+        write_whole(record, json.dumps(state))
+
+
+def _outside_record(path: Path, file: WeightFile) -> Path:
+    key = sha256(f"{path.absolute()}\0{file.digest}".encode()).hexdigest()
+    return cache_directory() / "records" / f"{key}.ok"
+
+
+def _hard_link(path: Path, target: Path) -> bool:
+    try:
+        os.link(path.resolve(), target)
+    except OSError:  # Another file system, one without links, or somebody else's file.
+        return False
+    return True

@@ -60,6 +60,8 @@ def receive(
     late = digest.algorithm == "git-blob" and file.bytes is None
     hasher = None if late else new_hasher(digest.algorithm, limit)
     done = kept
+    if part.is_file() and part.stat().st_nlink > 1:  # A second name of a dataset's content is not ours.
+        part.unlink()
     with open(part, "r+b" if kept else "wb") as stream:
         if hasher is not None:
             _hash_kept(stream.read, kept, hasher)

@@ -25,8 +25,8 @@ class Kept:
 
 
 def kept_part(part: Path, file: WeightFile) -> Kept:
-    """Say what an earlier transfer left; a part that is too long to be the file is worth nothing."""
-    size = part.stat().st_size if part.is_file() else 0
+    """Say what an earlier transfer left; a part too long to be the file, or a hard link, is worth nothing."""
+    size = part.stat().st_size if part.is_file() and part.stat().st_nlink == 1 else 0
     if file.bytes is not None and size > file.bytes:
         size = 0
     with suppress(OSError, ValueError, AttributeError):

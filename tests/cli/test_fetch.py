@@ -14,6 +14,8 @@ import pytest
 from kerasneuro import registry
 from kerasneuro.registry import Digest, WeightFile
 
+pytestmark = pytest.mark.backend_free
+
 Call = Callable[..., Any]
 
 CONTENT = b"not really an image" * 100
@@ -37,7 +39,11 @@ def sample(own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_path_is_printed(call: Call, sample: WeightFile, tmp_path: Path) -> None:
     outcome = call("fetch", "tiny")
     assert (outcome.code, outcome.out.strip()) == (0, str(tmp_path / "shelf" / "tiny.nii.gz"))
-    assert call("fetch", "tiny", "--json").json == {"tiny": {"tiny.nii.gz": outcome.out.strip()}}
+    document = call("fetch", "tiny", "--json").json
+    assert document["tiny"]["files"] == {"tiny.nii.gz": outcome.out.strip()}
+    licence = registry.samples()["tiny"].licence
+    assert document["tiny"]["licence"]["name"] == licence.name
+    assert document["tiny"]["licence"]["grant"] == licence.grant
 
 
 def test_copies_go_to_dest_and_are_kept(call: Call, sample: WeightFile, tmp_path: Path) -> None:
@@ -137,3 +143,133 @@ def test_wrong_digest_in_the_cache(call: Call, own_cache: Path, monkeypatch: pyt
     assert outcome.code == 1 and outcome.out == ""
     (line,) = outcome.errors
     assert line.startswith("kerasneuro: error: ") and place.name in line
+
+
+# --- licences ------------------------------------------------------------------------------------------
+
+
+def test_licence_is_shown_once(call: Call, sample: WeightFile, own_cache: Path) -> None:
+    licence = registry.samples()["tiny"].licence
+    first = call("fetch", "tiny")
+    assert f"licence of tiny: {licence.name} ({licence.grant}" in first.err
+    second = call("fetch", "tiny")
+    assert "licence" not in second.err and second.out == first.out
+    (own_cache / "licences.json").write_text("damaged")
+    assert "licence of tiny" in call("fetch", "tiny").err
+
+
+def test_licence_with_a_read_only_cache(
+    call: Call, sample: WeightFile, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_cache.write_text("a file where the folder should be")
+    for _ in range(2):
+        outcome = call("fetch", "tiny")
+        assert outcome.code == 0 and "licence of tiny" in outcome.err
+
+
+# --- without a transfer --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_transfer(monkeypatch: pytest.MonkeyPatch) -> None:
+    for target in ("kerasneuro.fetch", "kerasneuro.fetching.ensure"):
+        monkeypatch.setattr(target, lambda *a, **k: pytest.fail("fetched"))
+
+
+def lines(out: str) -> list[list[str]]:
+    return [line.split("\t") for line in out.splitlines()]
+
+
+def test_verify_only(call: Call, sample: WeightFile, tmp_path: Path, no_transfer: None) -> None:
+    path = tmp_path / "shelf" / "tiny.nii.gz"
+    outcome = call("fetch", "tiny", "--verify-only")
+    assert (outcome.code, lines(outcome.out)) == (
+        0,
+        [["tiny", "tiny.nii.gz", "1.9 kB", "verified", str(path)]],
+    )
+    path.write_bytes(CONTENT[::-1])
+    outcome = call("fetch", "tiny", "--verify-only")
+    assert outcome.code == 1 and lines(outcome.out)[0][3] == "DAMAGED" and "replace" in outcome.err
+    assert call("fetch", "--verify-only").code == 1
+    path.unlink()
+    outcome = call("fetch", "tiny", "--verify-only", "--json")
+    assert outcome.code == 1
+    (entry,) = outcome.json
+    assert (entry["model"], entry["state"], entry["path"]) == ("tiny", "absent", None)
+
+
+@pytest.mark.parametrize("everything", [(), ("--all",)])
+def test_verify_only_of_all_accepts_what_is_absent(
+    call: Call, sample: WeightFile, no_transfer: None, everything: tuple[str, ...]
+) -> None:
+    outcome = call("fetch", "--verify-only", *everything)
+    assert outcome.code == 0
+    states = {(model, state) for model, _, _, state, *_ in lines(outcome.out)}
+    assert {("tiny", "verified"), ("deepbet", "absent"), ("synthmorph-deform", "absent")} <= states
+    assert "nobrainer-unet" not in outcome.out
+
+
+def test_from_links_and_reports(call: Call, sample: WeightFile, tmp_path: Path, no_transfer: None) -> None:
+    stick = tmp_path / "stick"
+    (stick / "sub").mkdir(parents=True)
+    (tmp_path / "shelf" / "tiny.nii.gz").rename(stick / "sub" / "anything.bin")
+    (stick / "notes.txt").write_text("other")
+    outcome = call("fetch", "--from", stick)
+    assert outcome.code == 0
+    ((model, name, _, state, path),) = lines(outcome.out)
+    assert (model, name, state) == ("tiny", "tiny.nii.gz", "linked")
+    assert Path(path).samefile(stick / "sub" / "anything.bin")
+    assert "1 files recognised, 1 passed over" in outcome.err and "licence of tiny" in outcome.err
+    document = call("fetch", "tiny", "--from", stick, "--json").json
+    (entry,) = document["imported"]
+    assert (entry["models"], entry["state"], entry["path"]) == (["tiny"], "not needed", path)
+    assert [item["path"] for item in document["passed over"]] == [str(stick / "notes.txt")]
+    assert document["licences"]["tiny"]["name"] == registry.samples()["tiny"].licence.name
+
+
+def test_from_without_what_is_asked_for(
+    call: Call, sample: WeightFile, tmp_path: Path, no_transfer: None
+) -> None:
+    (tmp_path / "empty").mkdir()
+    outcome = call("fetch", "deepbet", "--from", tmp_path / "empty")
+    assert outcome.code == 1 and [line[3] for line in lines(outcome.out)] == ["absent", "absent"]
+    outcome = call("fetch", "deepbet", "--from", tmp_path / "empty", "--json")
+    assert [item["file"] for item in outcome.json["absent"]] == ["bbox_model.pt", "model.pt"]
+    assert call("fetch", "tiny", "--from", tmp_path / "empty").code == 0  # It is on this machine already.
+    outcome = call("fetch", "--from", tmp_path / "empty")
+    assert outcome.code == 1 and len(outcome.errors) == 1 and "registered" in outcome.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("no-such-model", "--verify-only"), 1, "no-such-model"),
+        (("no-such-model", "--from", "."), 1, "no-such-model"),
+        (("nobrainer-unet", "--verify-only"), 1, "no published file"),
+        (("--from", "no/such/folder"), 1, "is not a folder"),
+        (("tiny", "--verify-only", "--from", "."), 2, "--verify-only and --from"),
+        (("tiny", "--verify-only", "--source", "https"), 2, "--verify-only and --from"),
+        (("tiny", "--from", ".", "--dest", "x"), 2, "--verify-only and --from"),
+        ((), 2, "name a model"),
+    ],
+)
+def test_misuse_is_one_sentence(
+    call: Call,
+    sample: WeightFile,
+    no_transfer: None,
+    arguments: tuple[str, ...],
+    code: int,
+    words: str,
+) -> None:
+    outcome = call("fetch", *arguments)
+    assert (outcome.code, outcome.out, len(outcome.errors)) == (code, "", 1)
+    assert words in outcome.errors[0]
+
+
+def test_terminal_shows_a_table(
+    call: Call, sample: WeightFile, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    outcome = call("fetch", "tiny")
+    assert outcome.code == 0 and len(outcome.out.splitlines()) == 1
+    assert "verified" in outcome.err and "licence" in outcome.err

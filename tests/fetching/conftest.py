@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import re
 import threading
 import time
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from kerasneuro.fetching import http
+from kerasneuro.fetching import http, receive
 from kerasneuro.registry import Digest, Source, WeightFile
 
 CONTENT = bytes(range(256)) * 1200
@@ -44,11 +46,12 @@ class Ranges(Server):
 
 
 def answer(handler: BaseHTTPRequestHandler, path: str) -> None:
-    """Answer /good, /404, /500, /truncated, /wrong, /long, /slow, /dawdle, /page, /redirect, /circle."""
+    """Answer the paths below, /good, /truncated (cut), /slow, /dawdle (a little), /redirect and /circle."""
     status = {"404": 404, "500": 500, "redirect": 302, "circle": 302}.get(path, 200)
     body = {
         "wrong": b"x" * len(CONTENT),
         "long": CONTENT + b"more",
+        "short": CONTENT[:1000],
         "page": b"<!DOCTYPE html><html>Please log in</html>",
         "404": b"no",
         "500": b"no",
@@ -154,6 +157,22 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[f
     monkeypatch.setenv("KERASNEURO_CACHE", str(folder))
     monkeypatch.setenv("NO_PROXY", "*")
     return folder
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the disk become full while a partial file is written."""
+
+    class SmallDisk(io.FileIO):
+        def write(self, data: bytes, /) -> int:  # type: ignore[override]
+            if self.tell() + len(data) > len(CONTENT) // 2:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+    def open_small(path: Path, mode: str) -> io.IOBase:
+        return SmallDisk(path, mode) if mode in ("wb", "r+b") else open(path, mode)
+
+    monkeypatch.setattr(receive, "open", open_small, raising=False)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -240,11 +241,12 @@ def test_the_dataset_of_a_site_serves_what_it_lists(tool, origin, make_file, con
     assert ensure(make_file("https://example.org/never-asked")).read_bytes() == content
 
 
-def test_a_working_copy_as_search_folder(origin, make_file, content, monkeypatch):
+def test_a_working_copy_as_search_folder(origin, make_file, content, monkeypatch, fault_table):
     add_key(origin, content)
     monkeypatch.setenv("KERASNEURO_WEIGHTS", str(origin))
     with pytest.raises(FileNotFoundError, match="placeholder without content"):
         ensure(make_file(source_of("unused")), source="folder")
+    fault_table("placeholder without content", "folder", "named in the error (datalad get)")
 
 
 # --- what fails ----------------------------------------------------------------------------------------
@@ -346,7 +348,46 @@ def test_https_is_next_in_auto_and_not_asked_in_datalad_mode(tool, origin, serve
     assert ensure(file).read_bytes() == content
 
 
-def test_an_interrupted_clone_is_removed(tool, origin, make_file, content, cache_folder):
+# What the only web address of a file does, and what is said of it; git-annex compares the size first.
+WEB_FAULTS = {
+    "404": ("the file is gone (404)", "an address failed"),
+    "500": ("answers 500 each time", "an address failed"),
+    "long": ("longer than registered", "no remote that holds its content can be reached"),
+    "page": ("a web page instead of the file", "no remote that holds its content can be reached"),
+    "circle": ("redirect loop", "an address failed"),
+}
+
+
+@pytest.mark.parametrize("path", WEB_FAULTS)
+def test_web_faults(tool, origin, server, loopback, make_file, content, fault_table, path):
+    add_key(origin, content, server.address(path))
+    fault, words = WEB_FAULTS[path]
+    assert words in reason_of(make_file(source_of(origin)))
+    fault_table(fault, tool, f'refused: "{words}"')
+
+
+def test_a_cut_transfer_is_continued_by_git_annex(
+    tool, origin, ranges, loopback, make_file, content, fault_table
+):
+    add_key(origin, content, ranges.address("f"))
+    ranges.cuts = [200_000]
+    assert ensure(make_file(source_of(origin))).read_bytes() == content
+    fault_table("cut at a byte", tool, "fetched again by git-annex at once")
+
+
+def test_too_little_space_for_git_annex(
+    tool, origin, server, loopback, make_file, content, monkeypatch, fault_table
+):
+    """git-annex itself keeps a reserve of the disk; a large one is a full disk."""
+    add_key(origin, content, server.address("good"))
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "3")
+    monkeypatch.setenv("GIT_CONFIG_KEY_2", "annex.diskreserve")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_2", "1 exabyte")
+    assert "not enough free space" in reason_of(make_file(source_of(origin)))
+    fault_table("disk full", tool, 'refused: "not enough free space"')
+
+
+def test_an_interrupted_clone_is_removed(tool, origin, make_file, content, cache_folder, fault_table):
     add_content(origin, content)
     source = source_of(origin)
     name = datalad._clone_name(source, datalad.clone_source(source))
@@ -355,11 +396,12 @@ def test_an_interrupted_clone_is_removed(tool, origin, make_file, content, cache
     left.chmod(0o555)
     assert ensure(make_file(source)).read_bytes() == content
     assert clone_in(cache_folder).name == name
+    fault_table("an interrupted clone", "git-annex", "removed and cloned anew")
 
 
 @needs_datalad
 @pytest.mark.parametrize("tool", ["datalad"], indirect=True)
-def test_datalad_that_does_not_import(tool, origin, make_file, content, monkeypatch, tmp_path):
+def test_datalad_that_does_not_import(tool, origin, make_file, content, monkeypatch, tmp_path, fault_table):
     add_content(origin, content)
     (tmp_path / "datalad").mkdir()
     (tmp_path / "datalad" / "__init__.py").write_text("raise ImportError('half installed')")
@@ -368,6 +410,7 @@ def test_datalad_that_does_not_import(tool, origin, make_file, content, monkeypa
     )
     monkeypatch.setattr(annex, "WORKER", code)
     assert ensure(make_file(source_of(origin))).read_bytes() == content
+    fault_table("DataLad does not import", "datalad", "fetched with plain git-annex")
 
 
 KILLED = """
@@ -404,10 +447,41 @@ def test_killed_at_random_moments(
     fault_table("kill -9 at random moments", "git-annex", "continued by the next call; no wrong byte")
 
 
+# --- a model whose only source is a dataset ------------------------------------------------------------
+
+
+@needs_datalad
+@pytest.mark.parametrize("tool", ["datalad"], indirect=True)
+def test_a_model_is_loaded_from_a_dataset_alone(
+    tool, origin, make_file, fixtures, monkeypatch, tmp_path, fault_table
+):
+    """`kerasneuro.load` on an empty cache: with the content in the dataset, and without."""
+    import kerasneuro
+    from kerasneuro import registry
+
+    content = (fixtures / "nobrainer" / "unet_b1_full.h5").read_bytes()
+    add_content(origin, content)
+    file = make_file(source_of(origin), content=content, name="unet.h5")
+    card = dataclasses.replace(registry.get("nobrainer-brainy"), name="mine", files=(file,))
+    monkeypatch.setattr(registry, "_registry", lambda: ({"mine": card}, {}))
+    task = kerasneuro.load("mine")
+    entry = task.provenance[""]
+    assert Path(entry["path"]) == cache.path_for(file) and entry["registered"] == "mine: unet.h5"
+    assert entry["sha256"] == hashlib.sha256(content).hexdigest()
+    assert task.model.count_params() > 10_000
+
+    monkeypatch.setenv("KERASNEURO_CACHE", str(tmp_path / "another"))
+    git(origin, "annex", "drop", "-q", "--force", INSIDE)
+    with pytest.raises(FetchFailed, match="the dataset knows no place that holds its content") as caught:
+        kerasneuro.load("mine")
+    assert "\n" not in str(caught.value)
+    fault_table("only a dataset, without the content", "datalad", "kerasneuro.load says it in one sentence")
+
+
 # --- parts ---------------------------------------------------------------------------------------------
 
 
-def test_a_foreign_transfer_is_waited_for(monkeypatch, tmp_path):
+def test_a_foreign_transfer_is_waited_for(monkeypatch, tmp_path, fault_table):
     waited, answers = [], [SourceFailed(datalad.BUSY)] * 2
     monkeypatch.setattr(datalad, "sleep", waited.append)
 
@@ -421,14 +495,16 @@ def test_a_foreign_transfer_is_waited_for(monkeypatch, tmp_path):
     answers += [SourceFailed(datalad.BUSY)] * 9
     with pytest.raises(SourceFailed, match="another program"):
         datalad._get_patiently(Busy(), tmp_path, "f", None)
+    fault_table("another program fetches the same file", "git-annex", "waited for, then the next source")
 
 
-def test_a_silent_program_is_ended(monkeypatch, tmp_path):
+def test_a_silent_program_is_ended(monkeypatch, tmp_path, fault_table):
     monkeypatch.setattr(annex, "SILENT_SECONDS", 0.1)
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
     with annex.Program(command, os.environ, tmp_path) as program:
         assert list(program.records()) == []
         assert "was silent" in program.error_text()
+    fault_table("the program falls silent", "git-annex", "ended after a while, then the next source")
 
 
 def test_git_that_does_not_end_is_ended(monkeypatch, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import subprocess
@@ -50,7 +51,7 @@ def test_freesurfer_models_are_used(tmp_path, monkeypatch, make_file, content):
     assert ensure(make_file()) == models / "weights.h5"
 
 
-def test_a_wrong_file_in_a_folder_is_named_and_not_used(folder, make_file, server, content):
+def test_a_wrong_file_in_a_folder_is_named_and_not_used(folder, make_file, server, content, fault_table):
     wrong = folder / "weights.h5"
     wrong.write_bytes(content[::-1])
     assert ensure(make_file(server.address("good"))) != wrong
@@ -60,6 +61,22 @@ def test_a_wrong_file_in_a_folder_is_named_and_not_used(folder, make_file, serve
     assert f"{wrong}: was not used" in str(caught.value)
     assert "absent" in str(caught.value)
     assert wrong.read_bytes() == content[::-1]
+    fault_table("wrong bytes", "folder", "left alone and named, then the next source")
+    fault_table("a search folder does not exist", "folder", "named in the error, then the next source")
+
+
+def test_a_folder_file_that_cannot_be_read(folder, make_file, content, monkeypatch, fault_table):
+    path = folder / "weights.h5"
+    path.write_bytes(content)
+
+    def refuse(name, *_args, **_options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(digest_module, "digest_file", refuse)
+    monkeypatch.setattr(cache, "verify", lambda path, file: refuse(path))
+    with pytest.raises(WeightsNotFound, match="cannot be read: Permission denied"):
+        ensure(make_file())
+    fault_table("a file cannot be read", "folder", "named in the error, then the next source")
 
 
 def test_a_folder_file_is_hashed_once(folder, make_file, content, monkeypatch):
@@ -73,15 +90,17 @@ def test_a_folder_file_is_hashed_once(folder, make_file, content, monkeypatch):
 # --- switches ------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_asked_offline(server, make_file, monkeypatch, cache_folder):
+def test_nothing_is_asked_offline(server, make_file, monkeypatch, cache_folder, fault_table):
     monkeypatch.setenv("KERASNEURO_OFFLINE", "1")
     file = make_file(server.address("good"))
     with pytest.raises(WeightsNotFound, match=r"was not asked: offline") as caught:
         ensure(file)
     assert str(file) in str(caught.value) and str(cache.path_for(file)) in str(caught.value)
     assert server.requests == [] and not cache_folder.exists()
+    fault_table("offline", "any", "not asked; the error says where to put the file")
     ensure(file, offline=False)
     assert ensure(file).exists()
+    fault_table("offline", "cache", "served")
 
 
 @pytest.mark.parametrize("policy", ["folder", "datalad"])
@@ -98,11 +117,12 @@ def test_an_unknown_policy_is_refused(make_file):
         ensure(make_file(), source="ftp")
 
 
-def test_datalad_is_skipped_with_a_reason(server, make_file, monkeypatch):
+def test_datalad_is_skipped_with_a_reason(server, make_file, monkeypatch, fault_table):
     monkeypatch.setattr(datalad, "find_program", lambda name: None)
     with pytest.raises(WeightsNotFound, match="needs the datalad extra"):
         ensure(make_file(DATASET))
     assert ensure(make_file(DATASET, server.address("good"))).exists()
+    fault_table("git-annex is not installed", "datalad", "one sentence, then the next source")
 
 
 def test_a_file_without_source_or_digest(make_file):
@@ -167,16 +187,17 @@ def spoil(path):
     path.write_bytes(b"damaged")
 
 
-def test_a_damaged_copy_is_removed_and_fetched_again(server, make_file, content):
+def test_a_damaged_copy_is_removed_and_fetched_again(server, make_file, content, fault_table):
     file = make_file(server.address("good"))
     path = ensure(file)
     spoil(path)
     with pytest.warns(UserWarning, match="Removed a damaged file"):
         assert ensure(file).read_bytes() == content
     assert server.requests == ["good", "good"]
+    fault_table("damaged copy", "cache", "removed with a warning and fetched again")
 
 
-def test_a_damaged_copy_without_a_source(server, make_file):
+def test_a_damaged_copy_without_a_source(server, make_file, fault_table):
     file = make_file(server.address("good"))
     path = ensure(file)
     spoil(path)
@@ -188,16 +209,43 @@ def test_a_damaged_copy_without_a_source(server, make_file):
     ):
         ensure(file, offline=True)
     assert not path.exists()
+    fault_table("damaged copy, offline", "cache", 'removed and refused: "held a damaged copy"')
 
 
-def test_a_cache_that_cannot_be_written(server, make_file, cache_folder):
+def test_a_cache_that_cannot_be_written(server, make_file, cache_folder, fault_table):
     cache_folder.write_text("a file where the folder should be")
     with pytest.raises(FetchFailed, match=r"cannot be written.*KERASNEURO_CACHE") as caught:
         ensure(make_file(server.address("good")))
     assert str(cache_folder) in str(caught.value)
+    assert server.requests == []
+    fault_table("the cache folder is a file", "any", "one sentence that names it, before any transfer")
 
 
-def test_a_read_only_cache_still_serves(server, make_file, monkeypatch):
+def test_a_read_only_cache(server, make_file, monkeypatch, fault_table):
+    def refuse(*_args, **_options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    with pytest.raises(FetchFailed, match=r"cannot be written .*Read-only file system.*KERASNEURO_CACHE"):
+        ensure(make_file(server.address("good")))
+    assert server.requests == []
+    fault_table("read-only cache", "any", "one sentence that names it, before any transfer")
+
+
+def test_a_read_only_cache_beside_a_search_folder(folder, make_file, content, monkeypatch, fault_table):
+    (folder / "weights.h5").write_bytes(content)
+
+    def refuse(*_args, **_options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    hashed, verify = [], cache.verify
+    monkeypatch.setattr(os, "mkdir", refuse)
+    monkeypatch.setattr(cache, "verify", lambda path, file: (hashed.append(path), verify(path, file)))
+    assert ensure(make_file()) == ensure(make_file()) == folder / "weights.h5" and len(hashed) == 2
+    fault_table("read-only cache", "folder", "served, but hashed again each time")
+
+
+def test_a_read_only_cache_still_serves(server, make_file, monkeypatch, fault_table):
     file = make_file(server.address("good"))
     path = ensure(file)
     path.with_name("weights.h5.ok").unlink()
@@ -207,6 +255,7 @@ def test_a_read_only_cache_still_serves(server, make_file, monkeypatch):
 
     monkeypatch.setattr(cache.os, "replace", refuse)
     assert ensure(file) == path
+    fault_table("read-only cache", "cache", "served")
 
 
 def test_a_full_disk(server, make_file, monkeypatch, cache_folder):
@@ -219,10 +268,22 @@ def test_a_full_disk(server, make_file, monkeypatch, cache_folder):
     assert list((cache_folder / "tmp").iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", ["https", "git-blob"])
+def test_a_disk_that_fills_up(ranges, make_file, content, cache_folder, full_disk, fault_table, kind):
+    blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    place = {"repository": ranges.url, "commit": "v1", "path": "f", "blob": blob}
+    file = make_file(ranges.address("f") if kind == "https" else Source(kind=kind, **place))
+    with pytest.raises(FetchFailed, match=r"has no space left for .*free some space or set KERASNEURO_CACHE"):
+        ensure(file)
+    assert list((cache_folder / "tmp").iterdir()) == []
+    fault_table("disk full", kind, "one sentence that names the folder; nothing is kept")
+
+
 @pytest.mark.parametrize("name", ["../evil.h5", "sub/evil.h5"])
-def test_a_name_cannot_leave_the_cache(make_file, name):
+def test_a_name_cannot_leave_the_cache(make_file, fault_table, name):
     with pytest.raises(WeightsCorrupt, match="not a valid registry entry"):
         cache.path_for(make_file(name=name))
+    fault_table("file name with a path", "cache", "refused")
 
 
 def test_two_threads_make_one_transfer(server, make_file, content):
@@ -238,7 +299,7 @@ def test_two_threads_make_one_transfer(server, make_file, content):
     assert server.requests == ["dawdle"]
 
 
-def test_eight_processes_make_one_transfer(server, make_file):
+def test_eight_processes_make_one_transfer(server, make_file, fault_table):
     file = make_file(server.address("dawdle"))
     code = (
         "from kerasneuro.fetching import ensure\n"
@@ -251,6 +312,7 @@ def test_eight_processes_make_one_transfer(server, make_file):
     outputs = {process.communicate(timeout=60)[0].strip() for process in processes}
     assert outputs == {str(cache.path_for(file))}
     assert server.requests == ["dawdle"]
+    fault_table("eight processes at once", "https", "one transfer, all succeed")
 
 
 # --- import --------------------------------------------------------------------------------------------

@@ -53,13 +53,14 @@ def test_a_blob_is_fetched_and_its_size_and_sha256_are_recorded(ranges, make_fil
     assert record.get("sha256") == (hashlib.sha256(content).hexdigest() if pinned_by == "git-blob" else None)
 
 
-def test_a_blob_is_continued(ranges, make_file, content, pauses):
+def test_a_blob_is_continued(ranges, make_file, content, pauses, fault_table):
     ranges.cuts = [200_000]
     file = make_file(
         make_source(ranges.url, content), bytes=None, digest=Digest("git-blob", blob_id(content))
     )
     assert ensure(file).read_bytes() == content
     assert ranges.asked[1][0] == "bytes=196608-"
+    fault_table("cut at a byte", "git-blob", "continued with a Range request")
 
 
 def test_other_bytes_are_refused(ranges, make_file, content, fault_table):
@@ -70,10 +71,11 @@ def test_other_bytes_are_refused(ranges, make_file, content, fault_table):
     fault_table("wrong bytes or size", "git-blob", "refused by the blob id, which covers the size")
 
 
-def test_a_blob_id_that_contradicts_the_pin(ranges, make_file, content):
+def test_a_blob_id_that_contradicts_the_pin(ranges, make_file, content, fault_table):
     source = make_source(ranges.url, content, blob="0" * 40)
     with pytest.raises(FetchFailed, match=r"git blob .* expected 0000"):
         ensure(make_file(source))
+    fault_table("blob id and digest contradict each other", "git-blob", "refused, naming both")
 
 
 def test_a_tag_that_is_gone(ranges, make_file, content, fault_table):
@@ -81,3 +83,12 @@ def test_a_tag_that_is_gone(ranges, make_file, content, fault_table):
     with pytest.raises(FetchFailed, match="answered 404"):
         ensure(make_file(make_source(ranges.url, content)))
     fault_table("the tag is gone (404)", "git-blob", 'refused: "answered 404"')
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_server_that_fails_each_time(ranges, make_file, content, pauses, fault_table, status):
+    ranges.statuses = [status] * 9
+    with pytest.raises(FetchFailed, match=f"answered {status}"):
+        ensure(make_file(make_source(ranges.url, content)))
+    assert len(ranges.asked) == 3
+    fault_table(f"answers {status} each time", "git-blob", "three tries, then the next source")

@@ -18,6 +18,7 @@ FAULTS = {
     "truncated": "cut each time, Range is ignored",
     "wrong": "wrong bytes",
     "long": "longer than registered",
+    "short": "shorter than registered",
     "page": "a web page instead of the file",
     "circle": "redirect loop",
 }
@@ -49,6 +50,7 @@ def test_a_good_file_is_stored_read_only_under_its_hash(server, make_file, cache
         ("truncated", "closed the connection before the end"),
         ("wrong", "sent other bytes"),
         ("long", "more than the 307,200 bytes"),
+        ("short", "sent 1,000 of 307,200 bytes"),
         ("page", "a web page instead of the file"),
         ("circle", "redirects more than"),
     ],
@@ -63,10 +65,11 @@ def test_fault(server, make_file, cache_folder, fault_table, path, reason):
     fault_table(FAULTS[path], "https", f'refused: "{reason}"')
 
 
-def test_the_next_address_is_tried(server, make_file, content):
+def test_the_next_address_is_tried(server, make_file, content, fault_table):
     addresses = [server.address(path) for path in ("404", "wrong", "truncated", "good", "500")]
     assert ensure(make_file(*addresses)).read_bytes() == content
     assert server.requests == ["404", "wrong", *["truncated"] * 3, "good"]
+    fault_table("first address of a file is gone", "https", "the next address is asked")
 
 
 def test_a_slow_server_is_given_up(server, make_file, monkeypatch, cache_folder, fault_table):
@@ -77,12 +80,22 @@ def test_a_slow_server_is_given_up(server, make_file, monkeypatch, cache_folder,
     fault_table("sends nothing", "https", "given up after the read timeout, then the next source")
 
 
-def test_no_network(make_file):
+def test_a_slow_but_steady_server_is_waited_for(ranges, make_file, content, fault_table):
+    ranges.pause = 0.01
+    seen = []
+    file = make_file(ranges.address("f"))
+    assert ensure(file, progress=lambda done, total: seen.append(done)).read_bytes() == content
+    assert len(seen) > 1 and len(ranges.asked) == 1
+    fault_table("slow but steady", "https", "waited for, with progress; no limit but the read timeout")
+
+
+def test_no_network(make_file, fault_table):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{closed.getsockname()[1]}/f"
         with pytest.raises(FetchFailed, match="could not be reached"):
             ensure(make_file(address))
+    fault_table("no network", "https", 'refused: "could not be reached"')
 
 
 def test_a_redirect_is_followed(server, make_file, content):
@@ -90,16 +103,18 @@ def test_a_redirect_is_followed(server, make_file, content):
     assert server.requests == ["redirect", "good"]
 
 
-def test_https_is_never_left_by_a_redirect():
+def test_https_is_never_left_by_a_redirect(fault_table):
     with pytest.raises(SourceFailed, match="redirects from https to http"):
         http.check_url("http://127.0.0.1/f", previous="https://example.org/f")
     http.check_url("https://cdn.example.org/f", previous="https://example.org/f")
+    fault_table("redirect from https to http", "https", "refused before the transfer")
 
 
 @pytest.mark.parametrize("url", ["http://example.org/f", "ftp://127.0.0.1/f", "file:///etc/passwd", "f"])
-def test_only_https_is_accepted(url, make_file):
+def test_only_https_is_accepted(url, make_file, fault_table):
     with pytest.raises(FetchFailed, match="is not an https address"):
         ensure(make_file(url))
+    fault_table("plain http, ftp or file address", "https", "refused before the transfer")
 
 
 @pytest.mark.parametrize("url", ["http://localhost/f", "http://127.0.0.1:8/f", "http://[::1]/f"])

@@ -108,6 +108,17 @@ def test_a_damaged_part_is_given_up(ranges, file, content, fault_table):
     fault_table("the kept part is damaged", "https", "begun anew")
 
 
+def test_a_part_that_is_a_hard_link_is_never_written_through(ranges, make_file, content, tmp_path):
+    file = make_file(ranges.address("f"), bytes=None)
+    elsewhere = tmp_path / "content of a dataset"
+    elsewhere.write_bytes(b"other bytes")
+    broken_off(file, ranges, 5)
+    cache.part_path(file).unlink()
+    os.link(elsewhere, cache.part_path(file))
+    assert ensure(file).read_bytes() == content
+    assert elsewhere.read_bytes() == b"other bytes"
+
+
 def test_a_whole_part_needs_no_transfer(ranges, file, content):
     part = broken_off(file, ranges, len(content))
     part.chmod(0o444)

