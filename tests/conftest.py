@@ -21,8 +21,9 @@ BACKEND_FREE_FILES = ("test_registry.py", "test_repository.py", "test_build_data
 FAULT_TABLE = Path(__file__).parent.parent / "docs" / "faults.md"
 FAULT_HEADER = """# What happens when a source fails
 
-Measured by the tests (`pytest tests/fetching --write-fault-table`). In every case no wrong byte is
-handed out; where a second source is registered, it is asked next.
+Measured by the tests (`pytest tests/fetching tests/weights/test_kill.py --write-fault-table`), which
+compare this table with what they find. In every case no wrong byte is handed out; where a second source
+is registered, it is asked next.
 
 | fault | source | outcome |
 |---|---|---|
@@ -77,9 +78,16 @@ def fault_table(request: pytest.FixtureRequest) -> Callable[[str, str, str], Non
     """Collect a row of the fault table: what went wrong, where, and how it ended (proven by the test)."""
 
     def add(fault: str, source: str, outcome: str) -> None:
-        request.config.stash[FAULTS].add((fault, source, outcome))
+        row = (fault, source, outcome)
+        request.config.stash[FAULTS].add(row)
+        if not request.config.getoption("--write-fault-table"):
+            assert fault_line(row) in FAULT_TABLE.read_text(encoding="utf-8").splitlines()
 
     return add
+
+
+def fault_line(row: tuple[str, str, str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in row)} |"
 
 
 def backend() -> str:
@@ -104,8 +112,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Write the fault table of a run that passed, if asked."""
     rows = sorted(session.config.stash[FAULTS])
     if session.config.getoption("--write-fault-table") and exitstatus == 0 and rows:
-        lines = [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]
-        FAULT_TABLE.write_text(FAULT_HEADER + "\n".join(lines) + "\n", encoding="utf-8")
+        FAULT_TABLE.write_text(FAULT_HEADER + "\n".join(map(fault_line, rows)) + "\n", encoding="utf-8")
 
 
 @pytest.hookimpl(tryfirst=True)  # Before -m selects.

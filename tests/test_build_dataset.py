@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -243,9 +244,41 @@ def test_a_folder_that_is_something_else(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_every_file_of_the_published_registry_has_its_place(tmp_path: Path) -> None:
-    out = tmp_path / "all"
-    build(out)
+# Put before every Python program of a call: it can reach nothing but sockets that are files.
+NO_SOCKETS = """
+import socket
+connect = socket.socket.connect
+def refuse(self, address):
+    if self.family != socket.AF_UNIX:
+        raise OSError("this test has no network")
+    return connect(self, address)
+socket.socket.connect = socket.socket.connect_ex = refuse
+socket.getaddrinfo = lambda *arguments, **options: refuse(socket.socket(), None)
+"""
+
+
+def run_without_network(folder: Path, *command: object) -> subprocess.CompletedProcess[str]:
+    """Run a program without network: its Python has no sockets, and, where Linux allows, nobody has any."""
+    (folder / "sitecustomize.py").write_text(NO_SOCKETS, encoding="utf-8")
+    alone = ["unshare", "--map-root-user", "--net"]
+    with suppress(OSError):
+        if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode == 0:
+            command = (*alone, *command)
+    variables = {**environment(), "PYTHONPATH": str(folder)}
+    return subprocess.run(
+        [str(part) for part in command],
+        env=variables, cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_every_file_of_the_published_registry_has_its_place(tmp_path: Path, site: Site) -> None:
+    """The whole dataset is built, and no network is needed for it."""
+    out, nowhere = tmp_path / "all", tmp_path / "nowhere"
+    nowhere.mkdir()
+    ask = f"import urllib.request; urllib.request.urlopen({site.url!r})"
+    assert "this test has no network" in run_without_network(nowhere, sys.executable, "-c", ask).stderr
+    answer = run_without_network(nowhere, sys.executable, SCRIPT, out)
+    assert answer.returncode == 0, answer.stderr
     listed = json.loads((out / "weights.json").read_text(encoding="utf-8"))["files"]
     published = json.loads((ROOT / "weights_registry.json").read_text(encoding="utf-8"))
     count = sum(len(model["files"]) for model in published["models"]) + len(published["samples"])

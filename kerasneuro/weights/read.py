@@ -8,6 +8,7 @@ from kerasneuro.errors import WeightsCorrupt, WeightsNotFound
 from kerasneuro.weights.flat_h5 import MARK, open_flat
 from kerasneuro.weights.hdf5_guard import open_guarded
 from kerasneuro.weights.keras_h5 import open_keras
+from kerasneuro.weights.onnx_file import is_onnx, open_onnx
 from kerasneuro.weights.savedmodel import is_savedmodel, open_savedmodel
 from kerasneuro.weights.store import WeightStore
 from kerasneuro.weights.torch_file import open_torch
@@ -16,7 +17,9 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # HDF5 may follow a block of the user's, of 512 bytes or a power of two times that.
 HDF5_OFFSETS = (0, 512, 1024, 2048, 4096)
 HEAD_BYTES = 8192
-ACCEPTED = "a Keras .h5 file, a PyTorch file, a TorchScript archive or the folder of a SavedModel"
+ACCEPTED = (
+    "a Keras .h5 file, a PyTorch file, a TorchScript archive, an ONNX model or the folder of a SavedModel"
+)
 
 
 def read(path: str | Path) -> WeightStore:
@@ -25,8 +28,8 @@ def read(path: str | Path) -> WeightStore:
     Parameters
     ----------
     path : str or Path
-        A Keras 2 ``.h5`` file, a PyTorch file (zip or legacy), a TorchScript archive, one of `write_flat`, or
-        the folder of a TensorFlow SavedModel (its graph is not used).
+        A Keras 2 ``.h5`` file, a PyTorch file (zip or legacy), a TorchScript archive, an ONNX model, one of
+        `write_flat`, or the folder of a TensorFlow SavedModel (graphs are not used).
 
     Returns
     -------
@@ -36,7 +39,7 @@ def read(path: str | Path) -> WeightStore:
     Raises
     ------
     WeightsNotFound
-        If there is no file at `path`, or it can not be opened.
+        If there is no file at `path`, or it can not be opened; or if a file that belongs to it is missing.
     WeightsCorrupt
         If the content is something else, damaged, or unsafe.
 
@@ -55,6 +58,8 @@ def read(path: str | Path) -> WeightStore:
         return open_torch(path, "zip")
     if head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5" and len(head) > 1:
         return open_torch(path, "legacy")
+    if is_onnx(head):
+        return open_onnx(path)
     raise WeightsCorrupt(f"{path} is {describe(head)}, expected {ACCEPTED}")
 
 

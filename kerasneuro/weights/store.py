@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from kerasneuro.errors import WeightsCorrupt, WeightsMismatch
 
 Layers = tuple[tuple[str, tuple[str, ...]], ...]
+BLOCK_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,35 @@ class LazyArray:
                 f"the array {self.name!r} can not be read: {error}; fetch it again"
             ) from error
 
+    def blocks(self, most_bytes: int = BLOCK_BYTES) -> Iterator[np.ndarray]:
+        """Read the array in consecutive parts that fit into little memory.
+
+        Parameters
+        ----------
+        most_bytes : int
+            Most bytes of one part (at least one element is read).
+
+        Yields
+        ------
+        numpy.ndarray
+            Parts along one axis (the first one whose steps fit); their elements, one part after the other,
+            are the elements of the array in C order.
+
+        Raises
+        ------
+        WeightsCorrupt
+            If the bytes can not be read.
+        """
+        if not self.shape:
+            yield self.read()
+            return
+        steps = [prod(self.shape[axis + 1 :]) * self.dtype.itemsize for axis in range(len(self.shape))]
+        axis = next((axis for axis, step in enumerate(steps) if step <= most_bytes), len(steps) - 1)
+        count = max(1, most_bytes // max(1, steps[axis]))
+        for lead in np.ndindex(*self.shape[:axis]):
+            for start in range(0, self.shape[axis], count):
+                yield self.read((*lead, slice(start, start + count)))
+
 
 class WeightStore(Mapping[str, LazyArray]):
     """The arrays of one open weight file, in the order of the file.
@@ -80,12 +111,14 @@ class WeightStore(Mapping[str, LazyArray]):
     path : Path
         The file.
     format : str
-        "keras-h5", "kerasneuro-h5", "torchscript", "torch-zip", "torch-legacy" or "savedmodel".
+        "keras-h5", "kerasneuro-h5", "torchscript", "torch-zip", "torch-legacy", "savedmodel" or
+        "onnx".
     layers : tuple of (str, tuple of str)
         For Keras files: the layers that own weights, in file order, each with the keys of its arrays.
     attributes : dict of str to str
         Texts beside the arrays: ``model_config`` (JSON, not interpreted here), ``keras_version``,
-        provenance, or the numbers and texts at the top of a PyTorch checkpoint.
+        provenance, the numbers and texts at the top of a PyTorch checkpoint, or ``producer``, ``ir_version``
+        and ``opset`` of an ONNX file.
     """
 
     def __init__(

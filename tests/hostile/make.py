@@ -1,4 +1,4 @@
-"""Build files that a reader of weights must refuse: code in pickles, links in HDF5, sizes that lie.
+"""Build files that a reader of weights must refuse: code in them, links that lead elsewhere, sizes that lie.
 
 ``BUILDERS`` maps a name to a function ``(path, canary)``; the file, if its content were ever run, would
 create the file `canary`. ``python tests/hostile/make.py FOLDER`` writes them all.
@@ -13,7 +13,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 TORCH = runpy.run_path(str(HERE / "torch_files.py"))
 HDF5 = runpy.run_path(str(HERE / "hdf5_files.py"))
-BUILDERS = {**TORCH["BUILDERS"], **HDF5["BUILDERS"]}
+ONNX = runpy.run_path(str(HERE / "onnx_files.py"))
+KERAS = runpy.run_path(str(HERE / "keras_files.py"))
+BUILDERS = {name: build for kind in (TORCH, HDF5, ONNX, KERAS) for name, build in kind["BUILDERS"].items()}
 
 
 def main(folder: Path) -> None:

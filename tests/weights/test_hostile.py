@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from kerasneuro.errors import WeightsCorrupt
 from kerasneuro.weights import read
 
 MAKE = runpy.run_path(str(Path(__file__).parents[1] / "hostile" / "make.py"))
-BUILDERS, TORCH, HDF5 = MAKE["BUILDERS"], MAKE["TORCH"], MAKE["HDF5"]
+BUILDERS, TORCH, HDF5, ONNX, KERAS = (MAKE[name] for name in ("BUILDERS", "TORCH", "HDF5", "ONNX", "KERAS"))
 
 # A part of the sentence, where a refusal for any other reason would hide a hole.
 WORDS = {
@@ -108,6 +109,59 @@ WORDS = {
     "zip_storage_packed": "is missing",
     "h5_flat_link": "ExternalLink",
     "h5_flat_later_version": "version 1, found 99",
+    "onnx_dims_overflow": "impossible shape",
+    "onnx_dims_overflow_to_four": "impossible shape",
+    "onnx_dims_negative": "impossible shape",
+    "onnx_dims_negative_pair": "impossible shape",
+    "onnx_dims_huge": "needs 4398046511104 bytes, has 16",
+    "onnx_dims_huge_beside_none": "impossible shape",
+    "onnx_dims_many": "impossible shape",
+    "onnx_raw_short": "needs 20 bytes, has 16",
+    "onnx_raw_long": "needs 12 bytes, has 16",
+    "onnx_raw_twice": "twice",
+    "onnx_raw_and_typed": "twice",
+    "onnx_raw_missing": "needs 16 bytes, has 0",
+    "onnx_floats_short": "needs 20 bytes, has 16",
+    "onnx_floats_of_integers": "as another type",
+    "onnx_integers_short": "needs 5 values, has 4",
+    "onnx_integers_cut": "reaches past its end",
+    "onnx_integers_as_one_number": "a number where a text should be",
+    "onnx_type_unknown": "of the type 99",
+    "onnx_type_missing": "of the type 0",
+    "onnx_type_text": "of the type 8",
+    "onnx_segment": "in segments",
+    "onnx_place_unknown": "neither this file nor another",
+    "onnx_place_both": "neither this file nor another",
+    "onnx_name_missing": "is empty or given twice",
+    "onnx_name_twice": "is empty or given twice",
+    "onnx_name_is_not_text": "not a text",
+    "onnx_sparse": "sparse",
+    "onnx_two_graphs": "or several",
+    "onnx_graph_is_number": "a number where a text should be",
+    "onnx_initialiser_is_number": "a number where a text should be",
+    "onnx_group": "unknown kind 3",
+    "onnx_length_beyond": "past the end of its message",
+    "onnx_no_graph": "no graph",
+    "onnx_cut": "past the end of its message",
+    "onnx_endless_number": "past its end",
+    "onnx_external_parent": "leads outside its folder",
+    "onnx_external_parent_inside": "leads outside its folder",
+    "onnx_external_absolute": "leads outside its folder",
+    "onnx_external_absolute_in_folder": "leads outside its folder",
+    "onnx_external_windows": "leads outside its folder",
+    "onnx_external_drive": "leads outside its folder",
+    "onnx_external_nothing": "leads outside its folder",
+    "onnx_external_zero_byte": "leads outside its folder",
+    "onnx_external_folder": "leads outside its folder",
+    "onnx_external_link": "a link that leads outside its folder",
+    "onnx_external_beyond": "would end at byte 20",
+    "onnx_external_beyond_all": "would end at byte 9223372036854775808",
+    "onnx_external_offset_negative": "'-16'",
+    "onnx_external_offset_text": "'0x10'",
+    "onnx_external_length_short": "12 are listed",
+    "onnx_external_length_huge": "999",
+    "keras_lambda_archive": r"Keras 3 model \(.keras\)",
+    "h5_lambda_without_arrays": "without layer_names",
 }
 
 
@@ -152,6 +206,52 @@ def test_harmless_twin_of_the_hostile_hdf5_files_is_read(tmp_path: Path) -> None
         assert list(store) == ["dense/kernel"]
 
 
+def test_harmless_twin_of_the_hostile_onnx_files_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "good"
+    path.write_bytes(ONNX["model"](ONNX["tensor"](2, 2)))
+    with read(path) as store:
+        np.testing.assert_array_equal(store["weight"].read(), np.arange(4, dtype="f4").reshape(2, 2))
+
+
+def test_onnx_graph_of_two_thousand_levels_is_not_entered(tmp_path: Path) -> None:
+    path = tmp_path / "nested"
+    ONNX["write_nested"](path)
+    with read(path) as store:
+        assert list(store) == ["weight"]
+
+
+def test_lambda_in_a_configuration_is_text(tmp_path: Path) -> None:
+    path, canary = tmp_path / "lambda.h5", tmp_path / "canary"
+    KERAS["write_lambda_h5"](path, canary)
+    with read(path) as store:
+        np.testing.assert_array_equal(store["dense/kernel"].read(), np.arange(4, dtype="f4"))
+        assert "Lambda" in store.attributes["model_config"]
+    assert not canary.exists()
+
+
+def test_lambda_of_the_corpus_is_armed(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    code = f"import base64, marshal; exec(marshal.loads(base64.b64decode({KERAS['marshalled'](canary)!r})))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert canary.exists()
+
+
+def test_loading_a_file_with_a_lambda_builds_our_graph(fixtures: Path, tmp_path: Path) -> None:
+    """The whole way to a network: the graph is ours, whatever the file's configuration says."""
+    import h5py
+
+    import kerasneuro
+
+    path, canary = tmp_path / "unet.h5", tmp_path / "canary"
+    shutil.copyfile(fixtures / "nobrainer" / "unet_b1_full.h5", path)
+    path.chmod(0o600)
+    with h5py.File(path, "r+") as file:
+        file.attrs["model_config"] = KERAS["config_of_h5"](canary)
+    task = kerasneuro.load("nobrainer-brainy", weights=path)
+    assert not any(type(layer).__name__ == "Lambda" for layer in task.model.layers)
+    assert not canary.exists()
+
+
 def test_damaged_value_of_a_zip_file_is_found(tmp_path: Path) -> None:
     path = tmp_path / "flipped"
     TORCH["write_zip"](path, TORCH["good"]())
@@ -162,11 +262,13 @@ def test_damaged_value_of_a_zip_file_is_found(tmp_path: Path) -> None:
         store["weight"].read()
 
 
-@pytest.mark.parametrize("kind", ["zip", "legacy", "h5"])
+@pytest.mark.parametrize("kind", ["zip", "legacy", "h5", "onnx"])
 def test_every_cut_of_a_good_file_is_refused(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "cut"
     if kind == "h5":
         HDF5["keras_file"](path, lambda layer: layer.create_dataset("kernel:0", data=np.ones(4, "f4")))
+    elif kind == "onnx":
+        path.write_bytes(ONNX["model"](ONNX["tensor"](4)))
     else:
         TORCH[f"write_{kind}"](path, TORCH["good"]())
     size = path.stat().st_size
