@@ -8,6 +8,7 @@ from kerasneuro.__about__ import __version__
 from kerasneuro.load import build, fetch, info, list_models, load
 
 if TYPE_CHECKING:
+    from kerasneuro.converting import convert_weights
     from kerasneuro.inference import predict_blocks
     from kerasneuro.tasks import Result, Task
 
@@ -16,6 +17,7 @@ __all__ = [
     "Task",
     "__version__",
     "build",
+    "convert_weights",
     "fetch",
     "info",
     "list_models",
@@ -27,6 +29,7 @@ __all__ = [
 _LAZY = {
     "Result": "kerasneuro.tasks",
     "Task": "kerasneuro.tasks",
+    "convert_weights": "kerasneuro.converting",
     "predict_blocks": "kerasneuro.inference",
 }
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     import keras
 
     from kerasneuro.registry import ModelCard, WeightFile
+    from kerasneuro.weights import Entry, WeightStore
 
     PathLike = str | os.PathLike[str]
     Weights = PathLike | Sequence[PathLike] | Mapping[str, PathLike]
@@ -123,7 +126,7 @@ def load_part(
     A file of another framework is kept converted, by the digest of its content, so that it is converted once.
     """
     from kerasneuro.fetching import cache_directory
-    from kerasneuro.weights import assign, read
+    from kerasneuro.weights import assign, match, read
 
     folder = cache_directory() / "converted" / f"{sha256}-{CONVERTER}"
     converted = folder / f"{'-'.join(filter(None, (card.family, part)))}.h5"
@@ -132,15 +135,66 @@ def load_part(
         with suppress(KerasNeuroError, ValueError):
             return load_converted(card, graph, part, converted, config, sha256)
     with read(path) as store:
-        found = weights.infer_config(store)
-        model = build_graph(card, graph, {**found, **config}, part)
-        assign(model, store, weights.table(store, model), ignore=getattr(weights, "IGNORED", ()))
+        layout = lay_out(card, weights, part, store)
+        if layout.converted:
+            # The file itself states the configuration: prove it before memory is taken for it.
+            sketch = sketch_graph(card, graph, {**layout.config, **config}, part)
+            match(sketch, layout.store, layout.table(sketch))
+        model = build_graph(card, graph, {**layout.config, **config}, part)
+        assign(model, layout.store, layout.table(model), ignore=layout.ignored)
         native = store.format in NATIVE_FORMATS
     if not native:
         # A read-only or full cache costs the next call another conversion, nothing more.
         with suppress(OSError, OutputError):
-            keep_converted(model, converted, found, sha256)
+            keep_converted(model, converted, layout.config, sha256)
     return model
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How an open weight file belongs to a network.
+
+    Attributes
+    ----------
+    store : WeightStore
+        The arrays of the network.
+    config : mapping
+        What the file tells of the network's configuration.
+    table : callable
+        From a graph to the table that `kerasneuro.weights.assign` takes.
+    ignored : collection of str
+        Keys of the file that need not be used.
+    converted : bool
+        The file was written by kerasneuro, under our own names.
+    """
+
+    store: WeightStore
+    config: Mapping[str, Any]
+    table: Callable[[keras.Model], Mapping[str, Entry | str]]
+    ignored: Collection[str] = ()
+    converted: bool = False
+
+
+def lay_out(card: ModelCard, weights: ModuleType, part: str, store: WeightStore) -> Layout:
+    """Tell how an open file, original or converted, belongs to one network of a model.
+
+    Raises
+    ------
+    WeightsMismatch
+        If it holds another network.
+    WeightsCorrupt
+        If a converted file lacks its description.
+    """
+    from kerasneuro.weights import is_converted, stated_config, unwrap
+
+    if is_converted(store):
+        config = stated_config(store, card.name, part, CONVERTER)
+        return Layout(store, config, own_names, converted=True)
+    inner = unwrap(store, getattr(weights, "ANCHOR", None))
+    config = weights.infer_config(inner)
+    if hasattr(weights, "check_part"):
+        weights.check_part(inner, part, config)
+    return Layout(inner, config, partial(weights.table, inner), getattr(weights, "IGNORED", ()))
 
 
 def load_converted(
@@ -160,7 +214,7 @@ def load_converted(
             raise WeightsMismatch(f"{path} was not converted from the file with sha256 {sha256}")
         found = json.loads(store.attributes.get("config", ""))
         model = build_graph(card, graph, {**found, **config}, part)
-        assign(model, store, {variable.path: variable.path for variable in weights_of(model)})
+        assign(model, store, own_names(model))
     return model
 
 
@@ -168,8 +222,10 @@ def keep_converted(model: keras.Model, path: Path, config: Mapping[str, Any], sh
     """Write the arrays of a network under our own names, with their origin."""
     from keras import ops
 
+    from kerasneuro.fetching.cache import mark
     from kerasneuro.weights import write_flat
 
+    mark()
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = ((variable.path, ops.convert_to_numpy(variable)) for variable in weights_of(model))
     origin = {"source_sha256": sha256, "converter": CONVERTER, "config": json.dumps(config)}
@@ -181,6 +237,27 @@ def weights_of(model: keras.Model) -> list[Any]:
     return [variable for variable in model.variables if "seed_generator_state" not in variable.path]
 
 
+def part_config(config: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """Pick the values of one part: a value may be a mapping from part to value, such as classes per plane."""
+    return {
+        key: value[part] if isinstance(value, Mapping) and part in value else value
+        for key, value in config.items()
+    }
+
+
+def own_names(model: keras.Model) -> dict[str, str]:
+    """Return the table of a file that names its arrays as we name the variables."""
+    return {variable.path: variable.path for variable in weights_of(model)}
+
+
+def sketch_graph(card: ModelCard, graph: ModuleType, config: Mapping[str, Any], part: str) -> keras.Model:
+    """Build one network whose variables have names and shapes but no values, so that it takes no memory."""
+    from keras import StatelessScope
+
+    with StatelessScope(initialize_variables=False):
+        return build_graph(card, graph, config, part)
+
+
 def build_graph(card: ModelCard, graph: ModuleType, config: Mapping[str, Any], part: str) -> keras.Model:
     """Build one network from the card's configuration and its overrides.
 
@@ -189,7 +266,7 @@ def build_graph(card: ModelCard, graph: ModuleType, config: Mapping[str, Any], p
     InvalidOption
         If the graph has no such configuration.
     """
-    merged = {**card.config, **config}
+    merged = part_config({**card.config, **config}, part)
     allowed = signature(graph.build).parameters
     unknown = sorted(set(merged) - set(allowed))
     if unknown:

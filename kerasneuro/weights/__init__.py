@@ -1,10 +1,27 @@
-"""Read the arrays of weight files without running anything from them, and assign them to a graph."""
+"""Read the arrays of weight files without running anything from them, assign them to a graph, write them."""
 
 from __future__ import annotations
 
-from kerasneuro.weights.assign import Entry, assign
+from kerasneuro.weights.assign import Entry, assign, match, values_for
+from kerasneuro.weights.checkpoint import unwrap
+from kerasneuro.weights.converted import is_converted, stated_config
 from kerasneuro.weights.flat_h5 import write_flat
+from kerasneuro.weights.original import Original, write_original
 from kerasneuro.weights.read import read
 from kerasneuro.weights.store import LazyArray, WeightStore
 
-__all__ = ["Entry", "LazyArray", "WeightStore", "assign", "read", "write_flat"]
+__all__ = [
+    "Entry",
+    "LazyArray",
+    "Original",
+    "WeightStore",
+    "assign",
+    "is_converted",
+    "match",
+    "read",
+    "stated_config",
+    "unwrap",
+    "values_for",
+    "write_flat",
+    "write_original",
+]

@@ -31,11 +31,15 @@ class Entry:
         array, taken as it is.
     shape : tuple of int, optional
         Shape that `convert` returns, where it is known; otherwise the shape is checked while assigning.
+    invert : callable, optional
+        Pure function from the values of the variable back to the arrays of the file: one array, or a tuple of
+        them in the order of `keys`. Without it an entry with `convert` can not be written as the original.
     """
 
     keys: tuple[str, ...]
     convert: Callable[..., np.ndarray] | None = None
     shape: tuple[int, ...] | None = None
+    invert: Callable[[np.ndarray], np.ndarray | tuple[np.ndarray, ...]] | None = None
 
     def __post_init__(self) -> None:
         if not self.keys or (self.convert is None and len(self.keys) != 1):
@@ -75,13 +79,41 @@ def assign(
     WeightsCorrupt
         If an array holds NaN or infinity, or can not be read.
     """
+    for variable, entry in match(model, store, table, ignore=ignore):
+        variable.assign(values_for(model, store, variable, entry))
+
+
+def match(
+    model: Any, store: WeightStore, table: Mapping[str, Entry | str], *, ignore: Collection[str] = ()
+) -> list[tuple[Any, Entry]]:
+    """Prove that the arrays of a file fit the variables of a model one to one, without reading an array.
+
+    Parameters
+    ----------
+    model, store, table, ignore
+        As for `assign`; the variables need no values.
+
+    Returns
+    -------
+    list of (variable, Entry)
+        In the order of the model.
+
+    Raises
+    ------
+    WeightsMismatch
+        If they do not fit.
+    """
     variables = _variables(model)
-    entries = {path: Entry((entry,)) if isinstance(entry, str) else entry for path, entry in table.items()}
+    entries = as_entries(table)
     rows = list(_differences(variables, store, entries, ignore))
     if rows:
         raise WeightsMismatch(_message(model, store, rows))
-    for path, variable in variables.items():
-        _assign_one(model, store, variable, entries[path])
+    return [(variable, entries[path]) for path, variable in variables.items()]
+
+
+def as_entries(table: Mapping[str, Entry | str]) -> dict[str, Entry]:
+    """Write every line of a table as an `Entry`."""
+    return {path: Entry((entry,)) if isinstance(entry, str) else entry for path, entry in table.items()}
 
 
 def _variables(model: Any) -> dict[str, Any]:
@@ -143,7 +175,28 @@ def _message(model: Any, store: WeightStore, rows: list[_Row]) -> str:
     )
 
 
-def _assign_one(model: Any, store: WeightStore, variable: Any, entry: Entry) -> None:
+def values_for(model: Any, store: WeightStore, variable: Any, entry: Entry) -> np.ndarray:
+    """Read the values of one variable from a file.
+
+    Parameters
+    ----------
+    model, store : keras.Model, WeightStore
+        As for `assign`.
+    variable, entry : keras.Variable, Entry
+        One pair from `match`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Contiguous, in the shape of the variable and the type of the file.
+
+    Raises
+    ------
+    WeightsMismatch
+        If the converted array has another shape.
+    WeightsCorrupt
+        If an array holds NaN or infinity, or can not be read.
+    """
     arrays = [_finite(store, key, store[key].read()) for key in entry.keys]
     values = arrays[0]
     if entry.convert is not None:
@@ -151,7 +204,7 @@ def _assign_one(model: Any, store: WeightStore, variable: Any, entry: Entry) -> 
     if values.shape != tuple(variable.shape):
         row = _Row(f"{', '.join(entry.keys)} {values.shape}", f"{variable.path} {tuple(variable.shape)}")
         raise WeightsMismatch(_message(model, store, [row]))
-    variable.assign(np.ascontiguousarray(values).reshape(values.shape))
+    return np.ascontiguousarray(values).reshape(values.shape)
 
 
 def _finite(store: WeightStore, key: str, values: np.ndarray) -> np.ndarray:

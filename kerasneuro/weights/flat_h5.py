@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kerasneuro.errors import InvalidOption, OutputError, WeightsCorrupt
+from kerasneuro.errors import InvalidOption, WeightsCorrupt
 from kerasneuro.weights.hdf5_guard import lazy_array, read_text
+from kerasneuro.weights.hdf5_out import new_hdf5
 from kerasneuro.weights.store import LazyArray, WeightStore
+from kerasneuro.weights.whole_file import whole_file
 
 FORMAT = "kerasneuro-h5"
 # Attribute that marks the file and tells the version of its layout.
@@ -42,22 +43,13 @@ def write_flat(
     OutputError
         If the file can not be written.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     pairs = arrays.items() if isinstance(arrays, Mapping) else arrays
-    try:
+    with whole_file(Path(path)) as partial:
         _write(partial, pairs, attributes)
-        os.replace(partial, path)
-    except OSError as error:
-        raise OutputError(f"{path} can not be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write(path: Path, pairs: Iterable[tuple[str, np.ndarray]], attributes: Mapping[str, str]) -> None:
-    import h5py
-
-    with h5py.File(path, "w") as file:
+    with new_hdf5(path) as file:
         file.attrs[MARK] = VERSION
         for name, text in attributes.items():
             if name == MARK or not isinstance(text, str):

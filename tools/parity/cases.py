@@ -6,10 +6,14 @@ Standard library and NumPy alone, because the originals run in environments of t
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 CASES = "cases.json"
+RETURNED = "returned.json"
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,9 @@ class Case:
     Attributes
     ----------
     kind : str
-        "network": one array through one network; "pipeline": one scan through the whole tool.
+        "network": one array through one network; "pipeline": one scan through the whole tool. Every network
+        case is also a "returned" one: kerasneuro converts the weights and writes them back, and the original
+        runs again on what it is given.
     model : str
         Registry name.
     title : str
@@ -62,3 +68,30 @@ def read_cases(folder: Path) -> tuple[list[Case], dict[str, str]]:
     """Read the list that an original wrote, and the versions it ran with."""
     record = json.loads((folder / CASES).read_text(encoding="utf-8"))
     return [Case(**case) for case in record["cases"]], record["versions"]
+
+
+def write_returned(folder: Path, files: dict[str, str]) -> None:
+    """Write which file kerasneuro made for which case: title -> name."""
+    (folder / RETURNED).write_text(json.dumps(files, indent=1), encoding="utf-8")
+
+
+def compare_returned(folder: Path, predict: Callable[[Case, Path, np.ndarray], np.ndarray]) -> None:
+    """Print one JSON line per returned file: how far the original's answer moved, which should be nothing."""
+    files = json.loads((folder / RETURNED).read_text(encoding="utf-8"))
+    for case in read_cases(folder)[0]:
+        if case.title not in files or case.kind != "network":
+            continue
+        arrays = np.load(folder / case.expected)
+        output = predict(case, folder / files[case.title], arrays["x"])
+        difference = float(np.abs(output - arrays["y"]).max())
+        row = {
+            "backend": "original",
+            "model": case.model,
+            "kind": "returned",
+            "title": case.title,
+            "difference": difference,
+            "size": int(output.size),
+            "tolerance": 0.0,
+            "within": difference == 0.0,
+        }
+        print(json.dumps(row), flush=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
-from cases import Case, write_cases
+from cases import Case, compare_returned, write_cases
 from deepbet.bet import BrainExtraction
 from deepbet.utils import DATA_PATH, normalize
 
@@ -70,6 +70,17 @@ def pipeline_cases(folder: Path, images: list[Path]) -> list[Case]:
     return cases
 
 
+def predict_returned(case: Case, file: Path, x: np.ndarray) -> np.ndarray:
+    """Load a state dict that kerasneuro wrote into deepbet's network, and predict."""
+    network = torch.jit.load(str(Path(DATA_PATH) / "models" / PUBLISHED[case.part]))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(float("nan"))
+        network.load_state_dict(torch.load(file, weights_only=True), strict=True)
+        y = network(torch.from_numpy(x.transpose(0, 4, 1, 2, 3).copy()))
+    return y.numpy().transpose(0, 2, 3, 4, 1)
+
+
 def main(folder: Path, images: list[Path]) -> None:
     """Write all files and the list of cases."""
     head = volume(images[0])
@@ -87,4 +98,7 @@ def main(folder: Path, images: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]])
+    if sys.argv[1] == "--returned":
+        compare_returned(Path(sys.argv[2]), predict_returned)
+    else:
+        main(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]])

@@ -13,7 +13,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import tensorflow as tf
-from cases import Case, write_cases
+from cases import Case, compare_returned, write_cases
 from nobrainer.losses import dice
 from nobrainer.models.unet import unet
 
@@ -21,6 +21,13 @@ BLOCK = (64, 64, 64)
 PROBABILITY = 2e-5
 # Two networks that agree to 1e-6 may still differ where a probability meets the threshold.
 VOXELS = 5
+# Title -> classes, batch normalisation, whole model (or weights alone).
+NETWORKS = {
+    "whole model with optimizer, one class": (1, False, True),
+    "weights only, one class": (1, False, False),
+    "batch normalisation, one class": (1, True, True),
+    "six classes, softmax": (6, False, True),
+}
 
 
 def trained(n_classes: int, batchnorm: bool, seed: int) -> tuple[tf.keras.Model, np.ndarray]:
@@ -53,12 +60,7 @@ def scan(path: Path) -> None:
 def network_cases(folder: Path) -> list[Case]:
     """Write weight files in several layouts, and what the networks answer."""
     cases = []
-    for title, n_classes, batchnorm, whole in (
-        ("whole model with optimizer, one class", 1, False, True),
-        ("weights only, one class", 1, False, False),
-        ("batch normalisation, one class", 1, True, True),
-        ("six classes, softmax", 6, False, True),
-    ):
+    for title, (n_classes, batchnorm, whole) in NETWORKS.items():
         stem = title.replace(",", "").replace(" ", "-")
         model, x = trained(n_classes, batchnorm, seed=len(cases))
         weights = f"{stem}.h5"
@@ -105,6 +107,14 @@ def middle_threshold(folder: Path, weights: str) -> float:
     return round(float(np.median(from_blocks_numpy(blocks[..., 0], (64, 64, 64)))), 6)
 
 
+def predict_returned(case: Case, file: Path, x: np.ndarray) -> np.ndarray:
+    """Load a file that kerasneuro wrote into a network of nobrainer's, and predict."""
+    n_classes, batchnorm, _ = NETWORKS[case.title]
+    model = unet(n_classes=n_classes, input_shape=(*BLOCK, 1), batchnorm=batchnorm)
+    model.load_weights(file)
+    return model.predict(x, verbose=0)
+
+
 def main(folder: Path) -> None:
     """Write all files and the list of cases."""
     cases = network_cases(folder)
@@ -118,4 +128,7 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if sys.argv[1] == "--returned":
+        compare_returned(Path(sys.argv[2]), predict_returned)
+    else:
+        main(Path(sys.argv[1]))

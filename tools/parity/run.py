@@ -1,7 +1,8 @@
 """Compare kerasneuro with the original packages, and write the table of differences.
 
 The originals run in their own environments (``.venvs/NAME``, made by ``make parity``), write weight files and
-predict; kerasneuro loads the same files and predicts on every backend. Writes ``docs/parity.md`` and
+predict; kerasneuro loads the same files and predicts on every backend. Then kerasneuro converts the files and
+writes them back, and the originals predict with what they are given. Writes ``docs/parity.md`` and
 ``docs/parity.json``; the exit code is 1 if any difference is above its tolerance.
 """
 
@@ -38,13 +39,32 @@ def run_original(name: str, folder: Path) -> None:
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
+def run_back(names: list[str], folders: list[Path]) -> list[dict[str, object]]:
+    """Let kerasneuro write the weights back, and the originals predict with them."""
+    print("kerasneuro writes the weights back ...", flush=True)
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, str(HERE / "back.py"), *map(str, folders)]
+    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+    rows = []
+    for name, folder in zip(names, folders, strict=True):
+        python = ROOT / ".venvs" / name / "bin" / "python"
+        command = [str(python), str(HERE / f"original_{name}.py"), "--returned", str(folder)]
+        rows += json_lines(command, environment)
+    return rows
+
+
+def json_lines(command: list[str], environment: dict[str, str]) -> list[dict[str, object]]:
+    """Run a worker and read the lines of JSON that it prints."""
+    output = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+
+
 def run_ours(backend: str, folders: list[Path]) -> list[dict[str, object]]:
     """Let kerasneuro compare under one backend."""
     print(f"kerasneuro on {backend} ...", flush=True)
     command = [sys.executable, str(HERE / "ours.py"), *map(str, folders)]
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    output = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout
-    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    return json_lines(command, environment)
 
 
 def table(rows: list[dict[str, object]], kind: str, backends: list[str]) -> str:
@@ -52,7 +72,11 @@ def table(rows: list[dict[str, object]], kind: str, backends: list[str]) -> str:
     head = f"| model | case | tolerance | {' | '.join(backends)} |\n|---|---|---|{'---|' * len(backends)}\n"
     lines = []
     for case in dict.fromkeys((str(row["model"]), str(row["title"])) for row in rows if row["kind"] == kind):
-        found = {row["backend"]: row for row in rows if (row["model"], row["title"]) == case}
+        found = {
+            row["backend"]: row
+            for row in rows
+            if row["kind"] == kind and (row["model"], row["title"]) == case
+        }
         first = next(iter(found.values()))
         cells = [cell(found.get(backend)) for backend in backends]
         lines.append(f"| {case[0]} | {case[1]} | {first['tolerance']:g} | {' | '.join(cells)} |")
@@ -88,7 +112,14 @@ Largest absolute difference of an output (a probability).
 
 Voxels that differ from the original's mask, of the voxels in it.
 
-{table(rows, "pipeline", backends)}"""
+{table(rows, "pipeline", backends)}
+## Back to the original
+
+kerasneuro converts the same weight files to its own format, and back to a Keras 2 file or a PyTorch state
+dict (`kerasneuro convert --to-original`); the original package loads that and predicts. Largest absolute
+difference from its prediction with its own file.
+
+{table(rows, "returned", ["original"])}"""
 
 
 def main() -> int:
@@ -103,6 +134,7 @@ def main() -> int:
             run_original(name, folder)
         versions = {f"original {k}": v for folder in folders for k, v in read_cases(folder)[1].items()}
         rows = [row for backend in options.backends for row in run_ours(backend, folders)]
+        rows += run_back(options.originals, folders)
     versions |= {name: metadata.version(name) for name in PACKAGES}
     record = {"versions": versions, "rows": rows}
     docs = ROOT / "docs"

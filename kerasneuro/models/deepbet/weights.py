@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kerasneuro.weights import Entry
+from kerasneuro.weights import Entry, Original
 
 if TYPE_CHECKING:
     import keras
 
-    from kerasneuro.weights import WeightStore
+    from kerasneuro.weights import LazyArray, WeightStore
+
+ANCHOR = "init.0.weight"
+"""An array of every file; what stands before it in a training checkpoint is not part of the names."""
 
 LAYER = re.compile(
     r"(?P<stage>init|conv|tp_conv1|tp_conv2|(?:up|down)\d+)"
@@ -37,6 +40,16 @@ def reorder_kernel(array: np.ndarray) -> np.ndarray:
 def mirror_kernel(array: np.ndarray) -> np.ndarray:
     """Turn the kernel of a transposed convolution of stride 1 into that of a convolution."""
     return array[:, :, ::-1, ::-1, ::-1].transpose(MIRRORED)
+
+
+def restore_kernel(array: np.ndarray) -> np.ndarray:
+    """Undo `reorder_kernel`."""
+    return array.transpose(np.argsort(CONVOLUTION))
+
+
+def restore_mirrored(array: np.ndarray) -> np.ndarray:
+    """Undo `mirror_kernel`."""
+    return array.transpose(np.argsort(MIRRORED))[:, :, ::-1, ::-1, ::-1]
 
 
 def original_name(layer: str) -> str:
@@ -73,20 +86,20 @@ def infer_config(store: WeightStore) -> dict[str, Any]:
     return config
 
 
-def table(store: WeightStore, model: keras.Model) -> Mapping[str, Entry | str]:
+def table(store: Mapping[str, LazyArray], model: keras.Model) -> Mapping[str, Entry | str]:
     """Name the file's array, and its change of axes, for each variable of the graph.
 
     Parameters
     ----------
     store : WeightStore
-        The arrays of a file (the names do not depend on it).
+        The arrays of a file; they tell the shapes. The names do not depend on it.
     model : keras.Model
         From `graph.build`.
 
     Returns
     -------
     mapping of str to Entry or str
-        Variable path -> key of the file, for `kerasneuro.weights.assign`.
+        Variable path -> key of the file, for `kerasneuro.weights.assign`, in the order of the file.
     """
     last_stage = sum(layer.name.endswith("_tp_conv_0") for layer in model.layers) - 1
     entries: dict[str, Entry | str] = {}
@@ -98,11 +111,28 @@ def table(store: WeightStore, model: keras.Model) -> Mapping[str, Entry | str]:
         key = f"{original_name(layer)}.weight"
         mirrored = layer == f"up{last_stage}_tp_conv_0"
         convert, order = (mirror_kernel, MIRRORED) if mirrored else (reorder_kernel, CONVOLUTION)
+        invert = restore_mirrored if mirrored else restore_kernel
         shape = tuple(store[key].shape[axis] for axis in order) if is_kernel(store, key) else None
-        entries[variable.path] = Entry((key,), convert, shape)
+        entries[variable.path] = Entry((key,), convert, shape, invert)
     return entries
 
 
-def is_kernel(store: WeightStore, key: str) -> bool:
+def original(model: keras.Model) -> Original:
+    """Describe the state dict of the original network.
+
+    Parameters
+    ----------
+    model : keras.Model
+        From `graph.build`.
+
+    Returns
+    -------
+    Original
+        For `kerasneuro.weights.write_original`.
+    """
+    return Original("torch", table({}, model))
+
+
+def is_kernel(store: Mapping[str, LazyArray], key: str) -> bool:
     """Tell whether the file has this array, with the five axes of a kernel."""
     return key in store and len(store[key].shape) == 5

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from kerasneuro.errors import WeightsMismatch
+from kerasneuro.weights import Original
 
 if TYPE_CHECKING:
     import keras
@@ -84,6 +85,28 @@ def table(store: WeightStore, model: keras.Model) -> dict[str, str]:
         for layer in model.layers
         for variable in layer.variables
     }
+
+
+def original(model: keras.Model) -> Original:
+    """Describe the Keras 2 file of the original network, with the layer names of a fresh session.
+
+    Parameters
+    ----------
+    model : keras.Model
+        A graph made by `graph.build`.
+
+    Returns
+    -------
+    Original
+        For `kerasneuro.weights.write_original`.
+    """
+    layers = tuple(layer.name for layer in model.layers)
+    names = {
+        variable.path: f"{layer.name}/{variable.name}"
+        for layer in model.layers
+        for variable in layer.variables
+    }
+    return Original("keras-h5", names, layers)
 
 
 def file_layers(store: WeightStore) -> dict[str, list[str]]:
