@@ -35,12 +35,12 @@ class Worker:
         self.block: Any = None
         self.output: Any = None
 
-    def prepare(self, edge: int, batch: int) -> None:
+    def prepare(self, family: str, edge: int, batch: int) -> None:
         """Make the input."""
         from random_weights import random_input
 
         self.output = None
-        self.block = random_input(edge, batch)
+        self.block = random_input(family, edge, batch)
 
     def load(self, family: str) -> None:
         """Build the graph and fill it with weights."""
@@ -63,7 +63,8 @@ class Worker:
         """Write every fourth voxel of the last output."""
         import numpy as np
 
-        np.save(path, self.output[:, ::4, ::4, ::4])
+        every_fourth = (slice(None, None, 4),) * (self.output.ndim - 2)
+        np.save(path, self.output[(slice(None), *every_fourth)])
 
 
 def main() -> None:

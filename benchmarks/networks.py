@@ -8,26 +8,29 @@ from typing import Any
 import operations
 from fleet import OUR_PYTHON, Contender, Fleet
 from plan import Plan
+from random_weights import PLANES
 from summary import largest_differences, make_case
 
-FORMATS = {"contiguous": "contiguous_format", "channels_last_3d": "channels_last_3d"}
+FORMATS = ("contiguous", "channels_last")
 OPERATIONS: Mapping[str, Callable[[int], int]] = {
     "deepbet": operations.deepbet_network,
     "nobrainer": operations.nobrainer_network,
     "kwyk": operations.kwyk_network,
+    "fastsurfer": operations.fastsurfer_network,
 }
 TITLES = {
     "deepbet": "deepbet's network",
     "nobrainer": "nobrainer's U-Net",
     "kwyk": "kwyk's MeshNet (bwn, 50 classes)",
+    "fastsurfer": "FastSurferCNN (axial)",
 }
 
 
 def twins(device: str = "cpu") -> list[Contender]:
     """Return the bare PyTorch networks in both memory formats."""
     return [
-        Contender("bare torch", name, OUR_PYTHON, "twin.py", ("--format", value), True, device)
-        for name, value in FORMATS.items()
+        Contender("bare torch", name, OUR_PYTHON, "twin.py", ("--format", name), True, device)
+        for name in FORMATS
     ]
 
 
@@ -52,9 +55,9 @@ class Networks:
             starts=starts,
             load={"family": family},
             run={},
-            prepare={"edge": edge, "batch": batch},
+            prepare={"family": family, "edge": edge, "batch": batch},
         )
-        title = f"{TITLES[family]} on {batch} x {edge} cubed"
+        title = f"{TITLES[family]} on {batch} x {edge} {'squared' if family in PLANES else 'cubed'}"
         case = make_case(
             f"{family} {batch}x{edge}", title, self.fleet, measured, batch * OPERATIONS[family](edge)
         )
@@ -67,10 +70,15 @@ class Networks:
 def forward_cases(networks: Networks) -> list[dict[str, Any]]:
     """Measure every family once, the smallest first, so that the peak of one does not hide the next one's."""
     sizes = networks.plan.sizes
-    jobs = (("kwyk", sizes.kwyk), ("deepbet", sizes.deepbet), ("nobrainer", sizes.unet))
+    jobs = (
+        ("kwyk", sizes.kwyk, 1),
+        ("fastsurfer", sizes.fastsurfer, sizes.slices),
+        ("deepbet", sizes.deepbet, 1),
+        ("nobrainer", sizes.unet, 1),
+    )
     return [
-        networks.measure(family, edge)
-        for family, edge in jobs
+        networks.measure(family, edge, batch)
+        for family, edge, batch in jobs
         if networks.plan.has_time_for(f"the network of {family} alone")
     ]
 

@@ -77,3 +77,15 @@ def kwyk_network(edge: int, classes: int = 50) -> int:
     """Operations of kwyk's MeshNet for a block of `edge` voxels per axis."""
     total = convolution(edge, 3, 1, 96) + 6 * convolution(edge, 3, 96, 96)
     return total + convolution(edge, 1, 96, classes)
+
+
+def fastsurfer_network(edge: int, classes: int = 79) -> int:
+    """Operations of one FastSurferCNN network for a slice of `edge` pixels per axis."""
+
+    def block(size: int, inputs: int) -> int:
+        return 2 * size**2 * 64 * (25 * inputs + 25 * 64 + 64)
+
+    total = block(edge, 7) + block(edge >> 4, 64)
+    total += sum(block(edge >> level, 64) for level in (1, 2, 3))
+    total += sum(block(edge >> level, 64) for level in (3, 2, 1, 0))
+    return total + 2 * edge**2 * 64 * classes

@@ -12,13 +12,18 @@ from typing import Any
 
 import numpy as np
 
+PLANES = ("fastsurfer",)
+"""The 2-D networks."""
+
 
 def values(path: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the float32 array of the variable `path`, in the layout of Keras (k, k, k, in, out)."""
+    """Return the float32 array of the variable `path`, in the layout of Keras (k, ..., in, out)."""
     draws = np.random.default_rng(zlib.crc32(path.encode())).standard_normal(shape, dtype=np.float32)
     if path.endswith("/g"):
         return math.sqrt(2) * (1 + draws / 10)
-    if len(shape) < 5:
+    if path.endswith(("/gamma", "/moving_variance")):
+        return np.exp(draws / 10)
+    if len(shape) < 4:
         return draws / 10
     # He scaling keeps the activations of a deep network near 1.
     return draws * math.sqrt(2 * shape[-1] / math.prod(shape))
@@ -30,6 +35,7 @@ def fill(model: Any) -> None:
         variable.assign(values(variable.path, tuple(variable.shape)))
 
 
-def random_input(edge: int, batch: int) -> np.ndarray:
-    """Return standard normal float32 blocks (batch, edge, edge, edge, 1)."""
-    return np.random.default_rng(0).standard_normal((batch, edge, edge, edge, 1), dtype=np.float32)
+def random_input(family: str, edge: int, batch: int) -> np.ndarray:
+    """Return standard normal float32 blocks (batch, edge, edge, edge, 1) or slices (batch, edge, edge, 7)."""
+    shape = (edge, edge, 7) if family in PLANES else (edge, edge, edge, 1)
+    return np.random.default_rng(0).standard_normal((batch, *shape), dtype=np.float32)

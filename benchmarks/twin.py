@@ -12,28 +12,34 @@ from common import claim_output, parse_arguments, serve
 class Worker:
     """One network at a time, with random weights."""
 
-    def __init__(self, memory_format: Any, device: str) -> None:
-        self.memory_format = memory_format
+    def __init__(self, channels_last: bool, device: str) -> None:
+        self.channels_last = channels_last
+        self.memory_format: Any = None
         self.where = "cuda" if device == "gpu" else "cpu"
         self.model: Any = None
         self.block: Any = None
         self.output: Any = None
 
-    def prepare(self, edge: int, batch: int) -> None:
-        """Make the input; with one channel (B, 1, X, Y, Z) is the same memory as (B, X, Y, Z, 1)."""
+    def prepare(self, family: str, edge: int, batch: int) -> None:
+        """Make the input, channels first in memory."""
+        import numpy as np
         from random_weights import random_input
 
         self.output = None
-        self.block = random_input(edge, batch).reshape(batch, 1, edge, edge, edge)
+        self.block = np.ascontiguousarray(np.moveaxis(random_input(family, edge, batch), -1, 1))
 
     def load(self, family: str) -> None:
         """Build the network and fill it with weights."""
+        import torch
+        from random_weights import PLANES
         from twins.weights import fill
 
         self.model = self.output = None
         gc.collect()
         model = importlib.import_module(f"twins.{family}").build()
         fill(model)
+        layout = torch.channels_last if family in PLANES else torch.channels_last_3d
+        self.memory_format = layout if self.channels_last else torch.contiguous_format
         self.model = model.eval().to(self.where, memory_format=self.memory_format)
 
     def run(self) -> dict[str, int]:
@@ -49,7 +55,8 @@ class Worker:
         """Write every fourth voxel of the last output, channels last."""
         import numpy as np
 
-        np.save(path, np.moveaxis(self.output[..., ::4, ::4, ::4], 1, -1))
+        every_fourth = (slice(None, None, 4),) * (self.output.ndim - 2)
+        np.save(path, np.moveaxis(self.output[(..., *every_fourth)], 1, -1))
 
 
 def main() -> None:
@@ -60,7 +67,7 @@ def main() -> None:
 
     if options.device == "cpu":
         torch.set_num_threads(options.threads)
-    serve(Worker(getattr(torch, options.format), options.device), ("torch",), answers)
+    serve(Worker(options.format == "channels_last", options.device), ("torch",), answers)
 
 
 if __name__ == "__main__":

@@ -35,8 +35,9 @@ FORWARD = """\
 The network alone, NumPy array in, NumPy array out: kerasneuro's graph through `kerasneuro.inference.Engine`
 with default options, against the same architecture in plain `torch.nn` (`benchmarks/twins/`) in two memory
 formats, under `torch.inference_mode`. Weights are random and equal, the input is equal; *difference* is the
-largest difference from the first twin's output, relative to that output's largest value. The first call and
-loading are measured once.
+largest difference from the first twin's output, relative to that output's largest value. (FastSurferCNN puts
+values back where the maximum of a window was: where two values of a window differ by no more than rounding, a
+value moves by a pixel. Its largest difference is of this kind.) The first call and loading are measured once.
 """
 BUSY = "The machine was busy with other work when this run began: do not rely on these numbers."
 SCALING = "Median seconds of the next call of nobrainer's U-Net; best of each column in bold."

@@ -8,25 +8,41 @@ from random_weights import values
 from torch import nn
 
 KERAS_NAMES = {"weight": "kernel"}
+KERAS_NAMES_OF_NORM = {
+    "weight": "gamma",
+    "bias": "beta",
+    "running_mean": "moving_mean",
+    "running_var": "moving_variance",
+}
 
 
 def fill(model: nn.Module) -> None:
-    """Set every parameter from the name its variable has in Keras."""
-    for name, parameter in model.named_parameters():
+    """Set every parameter, and the statistics of normalisations, from the name its variable has in Keras."""
+    for name, parameter in (*model.named_parameters(), *model.named_buffers()):
+        if name.endswith("num_batches_tracked"):
+            continue
         owner, leaf = name.rsplit(".", 1)
-        path = f"{owner.replace('.', '_')}/{KERAS_NAMES.get(leaf, leaf)}"
-        array = from_keras(path, model.get_submodule(owner), tuple(parameter.shape))
+        module = model.get_submodule(owner)
+        path = f"{owner.replace('.', '_')}/{keras_name(module, leaf)}"
+        array = from_keras(path, module, tuple(parameter.shape))
         with torch.no_grad():
             parameter.copy_(torch.from_numpy(np.ascontiguousarray(array)))
 
 
+def keras_name(owner: nn.Module, leaf: str) -> str:
+    """Name one array of a module as its Keras layer does."""
+    if isinstance(owner, nn.BatchNorm2d):
+        return KERAS_NAMES_OF_NORM[leaf]
+    return "alpha" if isinstance(owner, nn.PReLU) else KERAS_NAMES.get(leaf, leaf)
+
+
 def from_keras(path: str, owner: nn.Module, shape: tuple[int, ...]) -> np.ndarray:
     """Return the values of one variable in PyTorch's layout."""
-    if len(shape) != 5:
+    if len(shape) < 4:
         return values(path, shape)
     first, second, *kernel = shape
     if isinstance(owner, nn.ConvTranspose3d) and owner.stride == (1, 1, 1):
         # Keras has an ordinary convolution here: the kernel mirrored, (k, k, k, in, out).
         array = values(path, (*kernel, first, second)).transpose(3, 4, 0, 1, 2)
         return array[:, :, ::-1, ::-1, ::-1]
-    return values(path, (*kernel, second, first)).transpose(4, 3, 0, 1, 2)
+    return np.moveaxis(values(path, (*kernel, second, first)), (-1, -2), (0, 1))

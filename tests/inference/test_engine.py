@@ -71,6 +71,32 @@ def test_a_tensor_read_twice_is_not_overwritten(batch):
     np.testing.assert_array_equal(batch, copy)
 
 
+@pytest.mark.parametrize("rank", [2, 3])
+def test_normalisation_after_a_convolution_that_is_read_once_or_twice(batch, rank):
+    import keras
+
+    keras.utils.set_random_seed(4)
+    layers, rng = keras.layers, np.random.default_rng(4)
+    convolve = layers.Conv2D if rank == 2 else layers.Conv3D
+    entry = keras.Input((None,) * rank + (1,))
+    once = layers.BatchNormalization()(convolve(3, 3, padding="same", use_bias=False)(entry))
+    bent = layers.BatchNormalization(scale=False)(convolve(3, 1, activation="elu")(once))
+    twice = convolve(3, 3, padding="same")(bent)
+    fixed = keras.Input((8,) * rank + (3,))
+    rows = keras.Model(fixed, layers.BatchNormalization(axis=1)(convolve(3, 1)(fixed)))
+    joined = layers.Add()([layers.BatchNormalization(center=False)(twice), twice])
+    model = keras.Model(entry, joined)
+    for each in (model, rows):
+        for variable in each.variables:
+            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+    array = np.ascontiguousarray(batch if rank == 3 else batch[:, 0])
+    expected = Engine(model, engine="eager")(array)
+    np.testing.assert_allclose(Engine(model)(array), expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+    array = rng.normal(size=(1, *(8,) * rank, 3)).astype(np.float32)
+    expected = Engine(rows, engine="eager")(array)
+    np.testing.assert_allclose(Engine(rows)(array), expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
 def test_changed_weights_are_used(batch):
     import keras
 

@@ -82,8 +82,9 @@ def test_full_size_graph_takes_every_array_of_the_published_file(name: str, fixt
     for part, model in networks(name).items():
         store = published_file(record, part)
         found = weights.infer_config(store)
-        assert {key: found[key] for key in found if key in card.config} == {
-            key: value for key, value in card.config.items() if key in found
+        registered = loading.part_config(card.config, part)
+        assert {key: found[key] for key in found if key in registered} == {
+            key: value for key, value in registered.items() if key in found
         }
         # Proves the bijection and every shape.
         assign(model, store, weights.table(store, model), ignore=getattr(weights, "IGNORED", ()))
@@ -166,7 +167,6 @@ def kernels(model: keras.Model) -> list[keras.Variable]:
     return [variable for variable in model.trainable_variables if variable.path.endswith("kernel")]
 
 
-def test_planned_models_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    with capsys.disabled():
-        print(f"\n{len(AVAILABLE)} models tested, {len(PLANNED)} planned: {', '.join(PLANNED)}")
+def test_every_name_is_tested_or_counted_as_planned() -> None:
     assert len(AVAILABLE) + len(PLANNED) == len(NAMES)
+    assert AVAILABLE
