@@ -2,7 +2,8 @@
 
 ``python tools/run_tests.py`` runs tensorflow, jax and torch in full and openvino without the tests marked
 ``training``; tests marked ``backend_free`` run under the first backend only. Arguments after ``--`` go to
-pytest. The exit code is 0 only if every run passed.
+pytest. The tests of a file stay together; files are spread over as many processes as there are cores and
+memory for. The exit code is 0 only if every run passed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 
 BACKENDS = ("tensorflow", "jax", "torch", "openvino")
 INFERENCE_ONLY = ("openvino",)
+MEMORY_PER_WORKER = 6 * 2**30  # The largest test needs 3 GB; the rest is for the system and the page cache.
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,19 @@ def marker_expression(backend: str, fast: bool, first: bool = True) -> str:
     return " and ".join(f"not {marker}" for marker, left in left_out.items() if left)
 
 
-def run_backend(backend: str, fast: bool, extra: Sequence[str], first: bool = True) -> Run:
+def worker_count() -> int:
+    """Return how many processes this machine has cores and memory for."""
+    import psutil
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, psutil.virtual_memory().total // MEMORY_PER_WORKER))
+
+
+def run_backend(backend: str, fast: bool, extra: Sequence[str], first: bool = True, workers: int = 1) -> Run:
     """Run pytest under one backend, pass its output on, and keep its closing line."""
     command = [sys.executable, "-m", "pytest", *extra]
+    if workers > 1:
+        command += ["--numprocesses", str(workers), "--dist", "loadfile"]
     if expression := marker_expression(backend, fast, first):
         command += ["-m", expression]
     print(f"\n===== KERAS_BACKEND={backend}: {' '.join(command[1:])}", flush=True)
@@ -60,10 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
     parser.add_argument("--fast", action="store_true", help="leave out the tests marked slow")
+    parser.add_argument("--workers", type=int, default=worker_count(), help="processes; default %(default)s")
     parser.add_argument("extra", nargs="*", help="arguments for pytest (after --)")
     options = parser.parse_args(argv)
     runs = [
-        run_backend(backend, options.fast, options.extra, first=position == 0)
+        run_backend(backend, options.fast, options.extra, first=position == 0, workers=options.workers)
         for position, backend in enumerate(options.backends)
     ]
     print("\n===== summary")
