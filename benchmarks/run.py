@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -24,7 +26,7 @@ from write_up import machine, write
 
 ROOT = Path(__file__).resolve().parent.parent
 BACKENDS = ("tensorflow", "jax", "torch", "openvino")
-CASES = ("deepbet", "nobrainer", "gpu", "networks")
+CASES = ("deepbet", "nobrainer", "parcellation", "gpu", "networks")
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -70,6 +72,8 @@ def kept_record(folder: Path, size: str, cases: list[str]) -> dict[str, Any]:
     record: dict[str, Any] = {"kept": {"cases": kept, "date": last["date"], "machine": last["machine"]}}
     for name in ("cases", "blocks"):
         record[name] = [case for case in last[name] if case["case"].removesuffix("-block") in kept]
+    if "parcellation" in kept:
+        record["parcellation"] = last.get("parcellation")
     if "gpu" in kept:
         record["gpu"] = last["gpu"]
     if "networks" in kept:
@@ -88,11 +92,24 @@ def measure(plan: Plan, cases: list[str], kept: Mapping[str, Any]) -> Iterator[d
         record["cases"].append(volume)
         record["blocks"].append(block)
         yield record
+    if "parcellation" in cases:
+        record["parcellation"] = parcellation(plan)
+        yield record
     if "gpu" in cases:
         record["gpu"] = measure_gpu(plan)
         yield record
     if "networks" in cases:
         yield {**record, **measure_networks(plan)}
+
+
+def parcellation(plan: Plan) -> dict[str, Any] | None:
+    """Time the steps of FastSurfer's pipeline in a process of its own; they have one size, 256 cubed."""
+    if plan.sizes.volume < 256 or not plan.has_time_for("FastSurfer's pipeline outside its networks"):
+        return None
+    command = [sys.executable, str(Path(__file__).with_name("parcellation.py"))]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    record: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return record
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -41,6 +41,10 @@ value moves by a pixel. Its largest difference is of this kind.) The first call 
 """
 BUSY = "The machine was busy with other work when this run began: do not rely on these numbers."
 SCALING = "Median seconds of the next call of nobrainer's U-Net; best of each column in bold."
+STEPS = """\
+256 cubed, no slice empty, one process without a network: the logits are random, the class map has all 79
+classes in many pieces.
+"""
 GPU = """\
 As above, with the arrays in main memory before and after the call. Convolutions run in each library's own
 default precision, which may be TF32; the matrix product is true float32, so shares above 100% can occur. GPU
@@ -147,6 +151,20 @@ def curve(title: str, points: Sequence[Mapping[str, Any]], label: Callable[[Row]
     return "\n".join([f"### {title}", "", *lines, ""])
 
 
+def steps(record: Mapping[str, Any]) -> list[str]:
+    """Return the section of FastSurfer's pipeline outside its networks."""
+    lines = ["## FastSurfer's pipeline outside its networks", "", STEPS, "| step | s |", "|---|---:|"]
+    lines += [f"| {name} | {seconds:.2f} |" for name, seconds in record["seconds"].items()]
+    peak = record["peak_bytes"] / 1e9
+    return [
+        *lines,
+        f"| all | {record['total_s']:.2f} |",
+        "",
+        f"Peak memory of the process: {peak:.2f} GB.",
+        "",
+    ]
+
+
 def every_case(record: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Yield every case of a run."""
     yield from (*record["cases"], *record["blocks"], *record["forward"])
@@ -214,6 +232,8 @@ def page(record: Mapping[str, Any]) -> str:
         lines += ["## Networks alone", "", FORWARD]
         lines += [table(case, COLUMNS["forward"]) for case in record["forward"]]
     lines += scaling(record["scaling"])
+    if record.get("parcellation"):
+        lines += steps(record["parcellation"])
     if record["gpu"]:
         lines += ["## GPU", "", record["gpu"]["line"], ""]
         lines += [GPU] if record["gpu"]["forward"] else []
