@@ -23,14 +23,19 @@ BATCH = 8
 
 
 def busy_classes() -> np.ndarray:
-    """Return a class map ``(256, 256, 256)`` whose cortex is cut into blocks of every cortical class."""
+    """Return a class map ``(256, 256, 256)`` of a brain, unnamed voxels as blocks of cortical parcels."""
+    from kerasneuro.models.fastsurfer.task import load_scan
+    from kerasneuro.volume import conform_mgh
+
     stored = np.load(FIXTURES / "e2e_result.npz")
     place = json.loads(str(stored["meta"]))
     classes = np.zeros((256,) * 3, np.uint8)
     box = zip(place["crop_lo"], place["crop_hi"], strict=True)
     classes[tuple(slice(*ends) for ends in box)] = stored["class_index_crop"]
+    brain = conform_mgh(load_scan(FIXTURES / "e2e_t1.nii.gz"))[0].array > 0
     parcels = np.random.default_rng(0).integers(34, 79, (32,) * 3).astype(np.uint8)
-    np.copyto(classes, parcels.repeat(8, 0).repeat(8, 1).repeat(8, 2), where=classes > 33)
+    unnamed = brain & ((classes == 0) | (classes > 33))
+    np.copyto(classes, parcels.repeat(8, 0).repeat(8, 1).repeat(8, 2), where=unnamed)
     return classes
 
 
