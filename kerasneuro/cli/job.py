@@ -24,6 +24,7 @@ class Request:
     card: ModelCard
     task: type[Task]
     scans: list[dict[str, Path]]
+    stems: list[str] | None
     keywords: Mapping[str, Any]
     prediction: Mapping[str, Any]
     weights: Path | list[Path] | dict[str, Path] | None
@@ -76,6 +77,7 @@ def compute_all(request: Request, steps: Steps) -> list[dict[str, Any]]:
         report=request.report,
         overwrite=request.overwrite,
         read=weight_paths(request.weights),
+        stems=request.stems,
     )
     chosen = choose_backend()
     if chosen:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +57,7 @@ def plan_jobs(
     report: bool,
     overwrite: bool,
     read: Iterable[Path] = (),
+    stems: Sequence[str] | None = None,
 ) -> list[Job]:
     """Plan all scans, and refuse what cannot end well.
 
@@ -74,6 +75,8 @@ def plan_jobs(
         Whether a quality page is written, and whether existing files are replaced.
     read : iterable of Path
         Other files that are read, such as weights: they may not be targets either.
+    stems : sequence of str, optional
+        Start of the file names of each scan (default: the name of its first image).
 
     Raises
     ------
@@ -87,7 +90,11 @@ def plan_jobs(
     scans = list(scans)
     for path in (path for images in scans for path in images.values()):
         check_file(path)
-    jobs = [plan_job(task, images, target, outputs=outputs, report=report) for images in scans]
+    starts: Sequence[str | None] = stems or [None] * len(scans)
+    jobs = [
+        plan_job(task, images, target, outputs=outputs, report=report, stem=stem)
+        for images, stem in zip(scans, starts, strict=True)
+    ]
     refuse_clashes(jobs)
     refuse_inputs(jobs, [*(path for images in scans for path in images.values()), *read])
     check_targets([path for job in jobs for path in job.targets], overwrite=overwrite)
@@ -101,11 +108,12 @@ def plan_job(
     *,
     outputs: tuple[str, ...] | None,
     report: bool,
+    stem: str | None = None,
 ) -> Job:
     """Name the files of one scan."""
     from kerasneuro.volume import strip_suffix
 
-    stem = strip_suffix(next(iter(images.values())))
+    stem = stem or strip_suffix(next(iter(images.values())))
     files = plan_outputs(target, stem, outputs=task.outputs, main_output=task.main_output, wanted=outputs)
     first = next(iter(files.values()))
     single = first == Path(target)

@@ -10,6 +10,7 @@ import click
 
 from kerasneuro import registry
 from kerasneuro.cli.options import free_names, given, prediction_options, task_options
+from kerasneuro.cli.subjects import list_subjects, subject_options
 from kerasneuro.errors import InvalidOption
 from kerasneuro.registry import ModelCard
 from kerasneuro.tasks import Task
@@ -74,7 +75,11 @@ def model_command(card: ModelCard) -> click.Command:
     """Build the command of one model; this imports its task, not Keras."""
     task: type[Task] = import_module(f"kerasneuro.models.{card.family}.task").TASK
     taken = set(RESERVED)
-    own: list[click.Parameter] = [*task_options(task, taken), *role_options(task, taken)]
+    own: list[click.Parameter] = [
+        *task_options(task, taken),
+        *role_options(task, taken),
+        *subject_options(task),
+    ]
     for option in own:
         vars(option)["group"] = f"Options of {card.name}"
     roles = " ".join(role.upper() for role in task.roles) if len(task.roles) > 1 else "IMAGE..."
@@ -85,10 +90,12 @@ def model_command(card: ModelCard) -> click.Command:
 
         positional = values.pop("images")
         keywords, prediction = given(values, task)
+        scans, stems = choose_scans(task, positional, values)
         request = Request(
             card=card,
             task=task,
-            scans=collect_scans(task, positional, values),
+            scans=scans,
+            stems=stems,
             keywords=keywords,
             prediction=prediction,
             weights=parse_weights(values["weights"], card),
@@ -136,8 +143,17 @@ def role_options(task: type[Task], taken: set[str]) -> list[click.Option]:
     return options
 
 
-def collect_scans(
+def choose_scans(
     task: type[Task], positional: tuple[Path, ...], values: dict[str, Any]
+) -> tuple[list[dict[str, Path]], list[str] | None]:
+    """Take the scans from the images given, or from a list of subjects, which also names the outputs."""
+    listed = values.get("csv_file")
+    scans = collect_scans(task, positional, values, required=not listed)
+    return list_subjects(task, listed, scans) if listed else (scans, None)
+
+
+def collect_scans(
+    task: type[Task], positional: tuple[Path, ...], values: dict[str, Any], *, required: bool = True
 ) -> list[dict[str, Path]]:
     """Give every image its role: one set of images per scan."""
     named = {role: values[f"role_{role}"] for role in task.roles if values.get(f"role_{role}") is not None}
@@ -145,7 +161,7 @@ def collect_scans(
     if len(task.roles) == 1:
         role = task.roles[0]
         scans = [{role: path} for path in (*named.values(), *positional)]
-        if not scans:
+        if not scans and required:
             raise click.UsageError("give at least one image")
         return scans
     if len(positional) != len(open_roles):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SLICES = 7
 INCHES_PER_SLICE = 2.0
 DPI = 110
+MOST_OUTLINES, TINT = 20, 0.45  # beyond so many regions, areas are tinted instead
 PAPER, INK = "#101418", "#e8edf2"
 # Plane -> axis that is cut, axis to the right, axis to the top, letters (left, right, bottom, top) in RAS.
 PLANES = {
@@ -123,8 +124,11 @@ def _draw_slice(
         interpolation="nearest",
     )
     if scene.labels is not None:
-        steps = (scene.zooms[right], scene.zooms[up])
-        _draw_outlines(panel, scene.labels.take(position, axis).T, steps, scene.regions)
+        labels = scene.labels.take(position, axis).T
+        if len(scene.regions) > MOST_OUTLINES:
+            _draw_areas(panel, labels, (width, height), scene.regions)
+        else:
+            _draw_outlines(panel, labels, (scene.zooms[right], scene.zooms[up]), scene.regions)
     panel.set_xlim(0, width)
     panel.set_ylim(0, height)
     _letter(panel, letters if lettered else None, f"{plane} {position}")
@@ -143,6 +147,20 @@ def _letter(panel: Axes, letters: tuple[str, str, str, str] | None, name: str) -
     if letters is not None:
         for letter, (x, y, horizontal, vertical) in zip(letters, EDGES, strict=True):
             panel.text(x, y, letter, ha=horizontal, va=vertical, weight="bold", fontsize=9, **note)
+
+
+def _draw_areas(
+    panel: Axes, labels: np.ndarray, size: tuple[float, float], regions: tuple[Region, ...]
+) -> None:
+    """Tint every label of a slice in its colour; so many outlines would hide the scan."""
+    from matplotlib.colors import to_rgba
+
+    tints = np.zeros((int(labels.max(initial=0)) + 1, 4), np.float32)
+    for region in regions:
+        if 0 <= region.label < len(tints):
+            tints[region.label] = to_rgba(region.colour, TINT)
+    extent = (0, size[0], 0, size[1])
+    panel.imshow(tints[labels], origin="lower", extent=extent, aspect="equal", interpolation="nearest")
 
 
 def _draw_outlines(

@@ -16,6 +16,8 @@ from kerasneuro.tasks.sanity import volume_warnings
 if TYPE_CHECKING:
     from nibabel.spatialimages import SpatialImage
 
+    from kerasneuro.volume import ColourTable
+
 OUTLINES = ("labels", "mask")  # the first of these that a result has is drawn
 MASK_COLOUR = "#ff5a36"
 LABEL_COLOURS = (
@@ -112,21 +114,27 @@ def make_scene(result: Result, card: registry.ModelCard | None) -> Scene:
 
     outline = _outline_name(result)
     overlay = None if outline is None else nibabel.as_closest_canonical(getattr(result, outline))
-    background = nibabel.as_closest_canonical(_background(result))
+    background = nibabel.as_closest_canonical(_background(result, outline))
     if overlay is not None and not _same_grid(overlay, background):
         background = resample_from_to(background, (_first_frame(overlay).shape, overlay.affine), order=1)
     shown = background if overlay is None else overlay
     zooms = tuple(float(zoom) for zoom in np.linalg.norm(shown.affine[:3, :3], axis=0))
     labels = None if overlay is None else np.rint(_first_frame(overlay)).astype(np.int64)
     scan = np.nan_to_num(_first_frame(background).astype(np.float32), posinf=0.0, neginf=0.0)
-    regions = () if labels is None else find_regions(labels, zooms, card, single=outline == "mask")
+    single = outline == "mask"
+    regions = () if labels is None else find_regions(labels, zooms, card, single=single, table=result.colours)
     return Scene(scan, labels, (zooms[0], zooms[1], zooms[2]), regions)
 
 
 def find_regions(
-    labels: np.ndarray, zooms: tuple[float, ...], card: registry.ModelCard | None, *, single: bool
+    labels: np.ndarray,
+    zooms: tuple[float, ...],
+    card: registry.ModelCard | None,
+    *,
+    single: bool,
+    table: ColourTable | None = None,
 ) -> tuple[Region, ...]:
-    """List the labels that occur, with their volume."""
+    """List the labels that occur, with their volume; names and colours are those of the table, if any."""
     known = card.output.get("labels", ()) if card is not None else ()
     values, counts = np.unique(labels[labels != 0], return_counts=True)
     millilitres = float(np.prod(zooms)) / 1000.0
@@ -135,6 +143,8 @@ def find_regions(
         named = isinstance(known, tuple) and 0 <= value < len(known)
         name = str(known[value]) if named else ("mask" if single else f"label {value}")
         colour = MASK_COLOUR if single else LABEL_COLOURS[index % len(LABEL_COLOURS)]
+        if table is not None and not single and value in table.entries:
+            name, colour = table.entries[value][0], table.hexadecimal(value)
         regions.append(Region(value, name, colour, count, count * millilitres))
     return tuple(regions)
 
@@ -171,9 +181,13 @@ def _outline_name(result: Result) -> str | None:
     return next((name for name in OUTLINES if getattr(result, name) is not None), None)
 
 
-def _background(result: Result) -> SpatialImage:
+def _background(result: Result, outline: str | None) -> SpatialImage:
+    """Choose the scan to show: the conformed one if the outline lies on its grid, else the input."""
     import nibabel
 
+    conformed = result.conformed
+    if conformed is not None and outline is not None and _same_grid(conformed, getattr(result, outline)):
+        return conformed
     if result.input is not None:
         array = np.asarray(result.input.array, dtype=np.float32)
         return nibabel.Nifti1Image(array, result.input.affine)

@@ -49,6 +49,9 @@ class Task:
         The field that is written when one file is asked for.
     option_names : mapping of str to tuple of str
         Further option names of the original tool (long and short) for a keyword of ``__call__``.
+    subject_image : str or None
+        Name of the scan in a subject's folder; a task that has one takes a list of such folders on the
+        command line.
     defaults : Settings
         Prediction settings where the caller says nothing.
     """
@@ -57,6 +60,7 @@ class Task:
     outputs: ClassVar[Mapping[str, str]] = MappingProxyType({})
     main_output: ClassVar[str] = "mask"
     option_names: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+    subject_image: ClassVar[str | None] = None
     defaults: ClassVar[Settings] = Settings()
 
     def __init__(

@@ -18,7 +18,7 @@ from kerasneuro.errors import InvalidOption, OutputError
 if TYPE_CHECKING:
     from nibabel.spatialimages import SpatialImage
 
-    from kerasneuro.volume import Volume
+    from kerasneuro.volume import ColourTable, Volume
 
 RESEARCH_USE = "For research only; not a medical device, and never a diagnosis."
 
@@ -33,6 +33,10 @@ class Result:
     None
         Images on the input grid (header of the input kept), unless the model card says otherwise.
         `uncertainty` is the map that the model card names, such as the entropy.
+    conformed, aseg : nibabel image or None
+        The scan on the grid that the network saw, and the labels with each cortex as one.
+    colours : ColourTable or None
+        Names and colours of the labels; `save` writes them as text.
     transform, inverse : object or None
         Spatial transforms of registration tasks.
     summaries : mapping of str to mapping
@@ -58,6 +62,9 @@ class Result:
     variance: SpatialImage | None = None
     entropy: SpatialImage | None = None
     brain: SpatialImage | None = None
+    conformed: SpatialImage | None = None
+    aseg: SpatialImage | None = None
+    colours: ColourTable | None = None
     moved: SpatialImage | None = None
     fixed_moved: SpatialImage | None = None
     transform: Any = None
@@ -127,6 +134,9 @@ class Result:
             return
         if name == "table":
             write_text(path, table_text(self.table))
+            return
+        if name == "colours" and self.colours is not None:
+            write_text(path, self.colours.text())
             return
         from kerasneuro.volume import save_image
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from kerasneuro.volume.colour_table import ColourTable
+from kerasneuro.volume.components import Components, find_components
 from kerasneuro.volume.conform import conform
+from kerasneuro.volume.conform_mgh import conform_mgh
 from kerasneuro.volume.crop import (
     Box,
     bounding_box,
@@ -15,7 +18,7 @@ from kerasneuro.volume.crop import (
 )
 from kerasneuro.volume.image import Volume, load
 from kerasneuro.volume.intensity import finite_float32, normalise_between, quantile_limits, zscore
-from kerasneuro.volume.labels import dilate, fill_holes, largest_component
+from kerasneuro.volume.labels import dilate, dilate_cube, fill_holes, largest_component
 from kerasneuro.volume.orient import to_axcodes
 from kerasneuro.volume.output import IMAGE_SUFFIXES, preserve_dtype, save_image, strip_suffix, to_image
 from kerasneuro.volume.resample import (
@@ -29,14 +32,19 @@ from kerasneuro.volume.warp import rotation_matrix, warp_affine
 __all__ = [
     "IMAGE_SUFFIXES",
     "Box",
+    "ColourTable",
+    "Components",
     "Volume",
     "bounding_box",
     "conform",
+    "conform_mgh",
     "crop_or_pad_centred",
     "crop_to_box",
     "cut",
     "dilate",
+    "dilate_cube",
     "fill_holes",
+    "find_components",
     "finite_float32",
     "largest_component",
     "load",

@@ -45,6 +45,14 @@ def slices(box: Box) -> tuple[slice, slice, slice]:
     return x, y, z
 
 
+def grow_box(box: Box, margin: int, shape: Sequence[int]) -> Box:
+    """Move each side of a box outwards by `margin` voxels, as far as an array of `shape` reaches."""
+    x, y, z = (
+        (max(low - margin, 0), min(high + margin, n)) for (low, high), n in zip(box, shape, strict=True)
+    )
+    return x, y, z
+
+
 def cut(array: np.ndarray, box: Box) -> np.ndarray:
     """Return the voxels of a box; where it reaches outside the array they are 0.
 

@@ -115,3 +115,33 @@ def dilate(mask: np.ndarray, n: int) -> np.ndarray:
             grown[behind] |= result[ahead]
         result = grown
     return result
+
+
+def dilate_cube(mask: np.ndarray, n: int) -> np.ndarray:
+    """Grow a mask by `n` steps in all 26 directions, or shrink it by ``-n``.
+
+    Parameters
+    ----------
+    mask
+        Shape ``(X, Y, Z)``; voxels other than 0 are foreground.
+    n
+        Steps; the border of the array does not shrink the mask.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(X, Y, Z)``, bool.
+    """
+    result = mask != 0
+    if n < 0:
+        return ~dilate_cube(~result, -n)
+    # A cube is the product of three lines, so each axis is grown alone.
+    for axis in range(3):
+        source = result
+        result = source.copy()
+        for step in range(1, min(n, mask.shape[axis] - 1) + 1):
+            ahead = (slice(None),) * axis + (slice(step, None),)
+            behind = (slice(None),) * axis + (slice(None, -step),)
+            result[ahead] |= source[behind]
+            result[behind] |= source[ahead]
+    return result

@@ -17,6 +17,7 @@ from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import DTypeLike
 
 from kerasneuro.errors import InvalidOption, OutputError
+from kerasneuro.volume.colour_table import MGH_TRAILER
 from kerasneuro.volume.image import Volume
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
@@ -231,12 +232,15 @@ def save_image(
         raise InvalidOption(f"{target.name!r}: expected a name that ends with {', '.join(IMAGE_SUFFIXES)}")
     _check_target(target, overwrite)
     ready = _to_format(image, target)
+    trailer = image.extra.get(MGH_TRAILER, b"") if isinstance(ready, nibabel.MGHImage) else b""
     with _placed(target) as file:
         if target.name.endswith((".gz", ".mgz")):
             with gzip.GzipFile("", "wb", compresslevel, file, mtime=0) as compressed:
                 ready.to_stream(compressed)
+                compressed.write(trailer)
         else:
             ready.to_stream(file)
+            file.write(trailer)
     return target
 
 
