@@ -1,0 +1,1 @@
+"""Deformable registration: VoxelMorph and SynthMorph's first models (VxmDense, HyperVxmDense)."""
