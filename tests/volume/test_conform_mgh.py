@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+
 from kerasneuro.errors import InvalidImage
 from kerasneuro.volume import Volume, conform_mgh, load, save_image, to_image
 from kerasneuro.volume.conform_mgh import (
@@ -143,11 +144,14 @@ def test_voxel_sizes_that_contradict_the_affine_are_refused(tmp_path: Path) -> N
 
 
 def test_uint8_with_a_slope_is_scaled_like_other_numbers(tmp_path: Path) -> None:
-    array = np.arange(8 * 9 * 10, dtype=np.uint8).reshape(8, 9, 10)
-    image = nibabel.Nifti1Image(array, np.eye(4))
-    image.header.set_slope_inter(2.0, 1.0)
-    nibabel.Nifti1Image(array, np.eye(4), image.header).to_filename(tmp_path / "sloped.nii")
+    array = np.full((20, 20, 20), 40, np.uint8)
+    array[4:16, 4:16, 4:16] = 200
+    header = nibabel.Nifti1Header()
+    header.set_data_dtype(np.uint8)
+    # Values that do not fit are stored with a slope.
+    nibabel.Nifti1Image(2.0 * array, np.eye(4), header).to_filename(tmp_path / "sloped.nii")
     scan = load(tmp_path / "sloped.nii", dtype=None)
-    found, _ = conform_mgh(scan.replace(scaling=(2.0, 1.0)))
-    assert not stored_as_uint8(scan.replace(scaling=(2.0, 1.0))) and stored_as_uint8(load(image, dtype=None))
+    assert scan.header.get_data_dtype() == np.uint8 and scan.scaling != (1.0, 0.0)
+    assert scan.array.max() > 255 and not stored_as_uint8(scan)
+    found, _ = conform_mgh(scan)
     assert found.array.max() == 255
