@@ -247,7 +247,9 @@ def copy(fixtures: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "cut", [lambda n: 0, lambda n: 10, lambda n: n // 2, lambda n: n - 1, lambda n: n - 48], ids=str
+    "cut",
+    [lambda n: 0, lambda n: 10, lambda n: n // 2, lambda n: n - 1, lambda n: n - 48],
+    ids=["to nothing", "to 10 bytes", "to one half", "by 1 byte", "by the footer"],
 )
 def test_a_truncated_index_is_refused(copy: Path, cut: Callable[[int], int]) -> None:
     path = copy / "variables" / "variables.index"
