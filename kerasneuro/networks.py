@@ -253,9 +253,16 @@ def own_names(model: keras.Model) -> dict[str, str]:
 def sketch_graph(card: ModelCard, graph: ModuleType, config: Mapping[str, Any], part: str) -> keras.Model:
     """Build one network whose variables have names and shapes but no values, so that it takes no memory."""
     from keras import StatelessScope
+    from keras.src.backend.common import global_state
 
-    with StatelessScope(initialize_variables=False):
-        return build_graph(card, graph, config, part)
+    waiting = "uninitialized_variables"
+    others = list(global_state.get_global_attribute(waiting, []))
+    try:
+        with StatelessScope(initialize_variables=False):
+            return build_graph(card, graph, config, part)
+    finally:
+        # Else Keras gives the sketch's variables their values, and memory, when the next such scope ends.
+        global_state.set_global_attribute(waiting, others)
 
 
 def build_graph(card: ModelCard, graph: ModuleType, config: Mapping[str, Any], part: str) -> keras.Model:

@@ -52,7 +52,7 @@ def reference(folder: Path) -> dict:
     stored = np.load(folder / "e2e_result.npz")
     meta = json.loads(str(stored["meta"]))
     box = tuple(slice(*edge) for edge in zip(meta["crop_lo"], meta["crop_hi"], strict=True))
-    return {**stored, **meta, "box": box}
+    return {**meta, **stored, "box": box}
 
 
 def by_rule(model: keras.Model, seed: int) -> keras.Model:
