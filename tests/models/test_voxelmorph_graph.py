@@ -201,10 +201,12 @@ def test_random_velocity() -> None:
 
 @pytest.mark.training
 def test_training_reaches_every_kernel() -> None:
-    model = build_hyper((8, 8), nb_hyp_layers=1, nb_hyp_units=3, nb_unet_features=[[2], [2, 2]])
+    keras.utils.set_random_seed(0)
+    # Enough units that some of each layer are on the side of the activation that has a slope.
+    model = build_hyper((8, 8), nb_hyp_layers=1, nb_hyp_units=16, nb_unet_features=[[6], [6, 6]])
     rng = np.random.default_rng(0)
     images = [rng.uniform(size=(2, 8, 8, 1)).astype(np.float32) for _ in range(2)]
-    model.get_layer("hyper_vxm_dense_flow").kernel.assign(rng.normal(size=(3, 3, 2, 2)) * 0.1)
+    model.get_layer("hyper_vxm_dense_flow").kernel.assign(rng.normal(size=(3, 3, 6, 2)) * 0.1)
     before = model.get_weights()
     model.compile(optimizer=keras.optimizers.SGD(1.0), loss="mse")
     hyper = np.array([[0.2], [0.7]], np.float32)
