@@ -83,9 +83,11 @@ docs: $(STAMPS)/test
 bench: $(STAMPS)/test .venvs/deepbet/ready .venvs/nobrainer/ready
 	$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick)
 	$(BIN)/python docs/build.py
+	$(BIN)/python docs/build.py
 
 parity: $(STAMPS)/test .venvs/deepbet/ready .venvs/nobrainer/ready
 	$(BIN)/python tools/parity/run.py
+	$(BIN)/python docs/build.py
 
 clean:
 	rm -rf $(VENV) .venvs demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
