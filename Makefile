@@ -83,7 +83,6 @@ docs: $(STAMPS)/test
 bench: $(STAMPS)/test .venvs/deepbet/ready .venvs/nobrainer/ready
 	$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick)
 	$(BIN)/python docs/build.py
-	$(BIN)/python docs/build.py
 
 parity: $(STAMPS)/test .venvs/deepbet/ready .venvs/nobrainer/ready
 	$(BIN)/python tools/parity/run.py

@@ -1,8 +1,8 @@
 """Run the test suite once per backend and sum up.
 
 ``python tools/run_tests.py`` runs tensorflow, jax and torch in full and openvino without the tests marked
-``training``; tests marked ``backend_free`` run under the first backend only. Arguments after ``--`` go to
-pytest. The tests of a file stay together; files are spread over as many processes as there are cores and
+``training``; tests marked ``backend_free`` run under one backend only, PyTorch where it is asked for, which
+is the quickest of them. Arguments after ``--`` go to pytest. The tests of a file stay together; files are spread over as many processes as there are cores and
 memory for. The exit code is 0 only if every run passed.
 """
 
@@ -31,9 +31,9 @@ class Run:
     closing_line: str
 
 
-def marker_expression(backend: str, fast: bool, first: bool = True) -> str:
+def marker_expression(backend: str, fast: bool, backend_free: bool = True) -> str:
     """Return the pytest ``-m`` expression for a backend; empty for "everything"."""
-    left_out = {"training": backend in INFERENCE_ONLY, "slow": fast, "backend_free": not first}
+    left_out = {"training": backend in INFERENCE_ONLY, "slow": fast, "backend_free": not backend_free}
     return " and ".join(f"not {marker}" for marker, left in left_out.items() if left)
 
 
@@ -45,12 +45,14 @@ def worker_count() -> int:
     return max(1, min(cores, psutil.virtual_memory().total // MEMORY_PER_WORKER))
 
 
-def run_backend(backend: str, fast: bool, extra: Sequence[str], first: bool = True, workers: int = 1) -> Run:
+def run_backend(
+    backend: str, fast: bool, extra: Sequence[str], backend_free: bool = True, workers: int = 1
+) -> Run:
     """Run pytest under one backend, pass its output on, and keep its closing line."""
     command = [sys.executable, "-m", "pytest", *extra]
     if workers > 1:
         command += ["--numprocesses", str(workers), "--dist", "loadfile"]
-    if expression := marker_expression(backend, fast, first):
+    if expression := marker_expression(backend, fast, backend_free):
         command += ["-m", expression]
     print(f"\n===== KERAS_BACKEND={backend}: {' '.join(command[1:])}", flush=True)
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -75,9 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=worker_count(), help="processes; default %(default)s")
     parser.add_argument("extra", nargs="*", help="arguments for pytest (after --)")
     options = parser.parse_args(argv)
+    quickest = "torch" if "torch" in options.backends else options.backends[0]
     runs = [
-        run_backend(backend, options.fast, options.extra, first=position == 0, workers=options.workers)
-        for position, backend in enumerate(options.backends)
+        run_backend(backend, options.fast, options.extra, backend == quickest, options.workers)
+        for backend in options.backends
     ]
     print("\n===== summary")
     for run in runs:
