@@ -1,9 +1,9 @@
 """Run the test suite once per backend and sum up.
 
 ``python tools/run_tests.py`` runs tensorflow, jax and torch in full and openvino without the tests marked
-``training``; tests marked ``backend_free`` run under one backend only, PyTorch where it is asked for, which
-is the quickest of them. Arguments after ``--`` go to pytest. The tests of a file stay together; files are spread over as many processes as there are cores and
-memory for. The exit code is 0 only if every run passed.
+``training``; tests marked ``backend_free`` run under one backend only: PyTorch where it is asked for, which
+is the quickest. Arguments after ``--`` go to pytest. The tests of a file stay together; files are spread over
+as many processes as there are cores and memory for. The exit code is 0 only if every run passed.
 """
 
 from __future__ import annotations
