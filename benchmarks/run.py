@@ -69,7 +69,7 @@ def kept_record(folder: Path, size: str, cases: list[str]) -> dict[str, Any]:
     kept = [name for name in CASES if name not in cases]
     if last.get("size") != size or not kept:
         return {}
-    record: dict[str, Any] = {"kept": {"cases": kept, "date": last["date"], "machine": last["machine"]}}
+    record: dict[str, Any] = {"kept": kept_runs(last, kept)}
     for name in ("cases", "blocks"):
         record[name] = [case for case in last[name] if case["case"].removesuffix("-block") in kept]
     if "parcellation" in kept:
@@ -79,6 +79,15 @@ def kept_record(folder: Path, size: str, cases: list[str]) -> dict[str, Any]:
     if "networks" in kept:
         record |= {"forward": last["forward"], "scaling": last["scaling"]}
     return record
+
+
+def kept_runs(last: Mapping[str, Any], kept: list[str]) -> list[dict[str, Any]]:
+    """Name the runs that the kept cases come from: the last one may have kept some of an earlier one."""
+    runs = [{**run, "cases": [name for name in run["cases"] if name in kept]} for run in last.get("kept", [])]
+    older = {name for run in runs for name in run["cases"]}
+    own = [name for name in kept if name not in older]
+    runs.append({"cases": own, "date": last["date"], "machine": last["machine"]})
+    return [run for run in runs if run["cases"]]
 
 
 def measure(plan: Plan, cases: list[str], kept: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

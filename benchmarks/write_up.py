@@ -220,7 +220,7 @@ def page(record: Mapping[str, Any]) -> str:
         lines += ["A quick run on smaller sizes with fewer rounds; the full run says more.", ""]
     if here["load_before"] > here["cores"] / 4:
         lines += [BUSY, ""]
-    if kept := record.get("kept"):
+    for kept in record.get("kept", []):
         load = kept["machine"]["load_before"]
         lines += [f"Kept from a run of {kept['date']} (load average {load}): {', '.join(kept['cases'])}.", ""]
     lines += [HOW]
