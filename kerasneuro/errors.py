@@ -35,6 +35,10 @@ class InvalidImage(KerasNeuroError, ValueError):
     """An image cannot be used: not an image, wrong dimensions, damaged, empty or not finite."""
 
 
+class InvalidTransform(KerasNeuroError, ValueError):
+    """A spatial transform cannot be used: damaged, foreign, without geometry, or made for another image."""
+
+
 class InvalidOption(KerasNeuroError, ValueError):
     """An option of a call has a value outside what is allowed."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from kerasneuro.volume.apply import apply_transform
 from kerasneuro.volume.colour_table import ColourTable
 from kerasneuro.volume.components import Components, find_components
+from kerasneuro.volume.compose import compose_transforms
 from kerasneuro.volume.conform import conform
 from kerasneuro.volume.conform_mgh import conform_mgh
 from kerasneuro.volume.crop import (
@@ -16,6 +18,7 @@ from kerasneuro.volume.crop import (
     paste,
     slices,
 )
+from kerasneuro.volume.geometry import Geometry, network_geometry
 from kerasneuro.volume.image import Volume, load
 from kerasneuro.volume.intensity import finite_float32, normalise_between, quantile_limits, zscore
 from kerasneuro.volume.labels import dilate, dilate_cube, fill_holes, largest_component
@@ -27,15 +30,23 @@ from kerasneuro.volume.resample import (
     stretch_linear,
     stretch_nearest,
 )
+from kerasneuro.volume.transform import Affine, Transform, Warp
+from kerasneuro.volume.transform_io import load_transform, save_transform
 from kerasneuro.volume.warp import rotation_matrix, warp_affine
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "Affine",
     "Box",
     "ColourTable",
     "Components",
+    "Geometry",
+    "Transform",
     "Volume",
+    "Warp",
+    "apply_transform",
     "bounding_box",
+    "compose_transforms",
     "conform",
     "conform_mgh",
     "crop_or_pad_centred",
@@ -48,8 +59,10 @@ __all__ = [
     "finite_float32",
     "largest_component",
     "load",
+    "load_transform",
     "nearest_float32",
     "nearest_float32_axis_index",
+    "network_geometry",
     "normalise_between",
     "pad_to_multiple",
     "paste",
@@ -57,6 +70,7 @@ __all__ = [
     "quantile_limits",
     "rotation_matrix",
     "save_image",
+    "save_transform",
     "slices",
     "stretch_linear",
     "stretch_nearest",

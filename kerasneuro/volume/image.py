@@ -152,7 +152,7 @@ def load(
         raise InvalidOption(f"frames is 'single' or 'first', found {frames!r}")
     if isinstance(image, Volume):
         return image if dtype is None else image.replace(array=image.array.astype(dtype, copy=False))
-    opened, path = _open(image)
+    opened, path = open_image(image)
     name = str(path) if path else "image"
     check_image(opened, name)
     shape = frame_shape(opened.shape, frames, name)
@@ -163,7 +163,14 @@ def load(
     return Volume(array, affine, opened.header.copy(), path, warnings, _scaling(opened.dataobj))
 
 
-def _open(image: Image) -> tuple[Any, Path | None]:
+def open_image(image: Image) -> tuple[Any, Path | None]:
+    """Open an image of any number of axes with nibabel, and say which file it is; no voxel is read yet.
+
+    Raises
+    ------
+    InvalidImage
+        If the file is missing, damaged or not an image.
+    """
     if isinstance(image, SpatialImage):
         filename = image.get_filename()
         return image, Path(filename) if filename else None

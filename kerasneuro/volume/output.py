@@ -230,10 +230,10 @@ def save_image(
     target = Path(path)
     if not target.name.endswith(IMAGE_SUFFIXES):
         raise InvalidOption(f"{target.name!r}: expected a name that ends with {', '.join(IMAGE_SUFFIXES)}")
-    _check_target(target, overwrite)
+    check_target(target, overwrite)
     ready = _to_format(image, target)
     trailer = image.extra.get(MGH_TRAILER, b"") if isinstance(ready, nibabel.MGHImage) else b""
-    with _placed(target) as file:
+    with placed(target) as file:
         if target.name.endswith((".gz", ".mgz")):
             with gzip.GzipFile("", "wb", compresslevel, file, mtime=0) as compressed:
                 ready.to_stream(compressed)
@@ -244,7 +244,8 @@ def save_image(
     return target
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
+def check_target(target: Path, overwrite: bool) -> None:
+    """Refuse a target that exists already or whose folder cannot be written."""
     if target.is_dir():
         raise OutputError(f"{target} is a folder, expected a file name for the output")
     if target.exists() and not overwrite:
@@ -259,7 +260,7 @@ def _check_target(target: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def _placed(target: Path) -> Iterator[BinaryIO]:
+def placed(target: Path) -> Iterator[BinaryIO]:
     """Open a new file beside the target, and move it to the target when all is written."""
     temporary = target.with_name(f".{secrets.token_hex(4)}-{target.name}")
     try:
