@@ -59,7 +59,7 @@ def draw(scene: Scene) -> bytes:
         raise MissingDependency(
             "a quality page needs matplotlib; install it with: pip install 'kerasneuro[report]'"
         ) from error
-    heights = _row_heights(scene)
+    heights = row_heights(scene)
     size = (SLICES * INCHES_PER_SLICE, sum(heights) * INCHES_PER_SLICE + 0.1)
     figure = Figure(figsize=size, dpi=DPI, facecolor=PAPER)
     FigureCanvasAgg(figure)
@@ -71,7 +71,7 @@ def draw(scene: Scene) -> bytes:
         for column, panel in enumerate(row):
             panel.set_axis_off()
             if column < len(positions):
-                _draw_slice(panel, scene, plane, positions[column], window, lettered=column == 0)
+                draw_slice(panel, scene, plane, positions[column], window, lettered=column == 0)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", facecolor=PAPER)
     return stream.getvalue()
@@ -99,14 +99,14 @@ def intensity_window(scan: np.ndarray) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1.0)
 
 
-def _row_heights(scene: Scene) -> list[float]:
+def row_heights(scene: Scene) -> list[float]:
     """Give every row the height that its slices need, relative to the width of a panel."""
     lengths = [count * zoom for count, zoom in zip(scene.scan.shape, scene.zooms, strict=True)]
     ratios = [lengths[up] / lengths[right] for _, right, up, _ in PLANES.values()]
     return [min(max(ratio, 0.4), 1.6) for ratio in ratios]
 
 
-def _draw_slice(
+def draw_slice(
     panel: Axes, scene: Scene, plane: str, position: int, window: tuple[float, float], *, lettered: bool
 ) -> None:
     """Draw one slice in mm, first axis to the right and second axis to the top."""
