@@ -23,21 +23,33 @@ def fill(model: nn.Module) -> None:
             continue
         owner, leaf = name.rsplit(".", 1)
         module = model.get_submodule(owner)
-        path = f"{owner.replace('.', '_')}/{keras_name(module, leaf)}"
-        array = from_keras(path, module, tuple(parameter.shape))
+        array = from_keras(keras_path(owner, module, leaf), module, tuple(parameter.shape))
         with torch.no_grad():
             parameter.copy_(torch.from_numpy(np.ascontiguousarray(array)))
 
 
+def keras_path(owner: str, module: nn.Module, leaf: str) -> str:
+    """Name the variable of the Keras graph; squeeze-and-excite is one layer there."""
+    layer, name = owner.replace(".", "_"), keras_name(module, leaf)
+    for ending, word in (("_se_1", "squeeze"), ("_se_3", "excite")):
+        if layer.endswith(ending):
+            return f"{layer.removesuffix(ending)}/{word}_{name}"
+    return f"{layer}/{name}"
+
+
 def keras_name(owner: nn.Module, leaf: str) -> str:
     """Name one array of a module as its Keras layer does."""
-    if isinstance(owner, nn.BatchNorm2d):
+    if isinstance(owner, nn.BatchNorm2d | nn.BatchNorm3d):
         return KERAS_NAMES_OF_NORM[leaf]
     return "alpha" if isinstance(owner, nn.PReLU) else KERAS_NAMES.get(leaf, leaf)
 
 
 def from_keras(path: str, owner: nn.Module, shape: tuple[int, ...]) -> np.ndarray:
     """Return the values of one variable in PyTorch's layout."""
+    if path.endswith(("/squeeze_kernel", "/excite_kernel")) or (
+        isinstance(owner, nn.Linear) and len(shape) == 2
+    ):
+        return values(path, shape[1::-1]).T.reshape(shape)
     if len(shape) < 4:
         return values(path, shape)
     first, second, *kernel = shape

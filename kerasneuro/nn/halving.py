@@ -19,8 +19,8 @@ def has_fast_strided_kernels() -> bool:
 
 
 def halved(shape: Shape, channels: int | None) -> Shape:
-    """Return a shape (B, X, Y, Z, C) with halved spatial axes."""
-    return (shape[0], *(None if size is None else size // 2 for size in shape[1:4]), channels)
+    """Return a shape (B, X, Y, Z, C) with halved spatial axes, rounded up."""
+    return (shape[0], *(None if size is None else -(-size // 2) for size in shape[1:4]), channels)
 
 
 def split_pairs(x: Any, kernel: Any) -> tuple[Any, Any]:
@@ -108,15 +108,27 @@ class HalvingConv3D(keras.layers.Layer):
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer=HostGlorotUniform())
 
     def call(self, inputs: Any) -> Any:
-        """Map a tensor (B, X, Y, Z, C) of even sizes to (B, X / 2, Y / 2, Z / 2, filters)."""
+        """Map a tensor (B, X, Y, Z, C) to (B, X / 2, Y / 2, Z / 2, filters), rounded up."""
         margin = self.kernel_size // 2
-        x = ops.pad(inputs, ((0, 0), (margin, margin), (margin, margin), (margin, margin), (0, 0)))
+        # One zero more at the end of an odd axis, which no output reads: pairs of voxels need an even number.
+        margins = [(margin, margin + size % 2) for size in ops.shape(inputs)[1:4]]
+        x = ops.pad(inputs, ((0, 0), *margins, (0, 0)))
         if has_fast_strided_kernels():
             return ops.conv(x, self.kernel, strides=2, padding="valid", data_format="channels_last")
         kernel, strides = ops.convert_to_tensor(self.kernel), 2
         if keras.backend.backend() == "tensorflow":
             x, kernel, strides = *split_pairs(x, kernel), 1
         return convolve_planes(x, kernel, strides)
+
+    def torch_call(self, inputs: Any, spare: tuple[bool, ...]) -> Any:
+        """Compute without gradients in PyTorch, which pads by itself."""
+        import torch
+
+        kernel = self.kernel.value.to(inputs.device).permute(4, 3, 0, 1, 2)
+        kernel = kernel.contiguous(memory_format=torch.channels_last_3d)
+        margin = self.kernel_size // 2
+        result = torch.nn.functional.conv3d(inputs.movedim(-1, 1), kernel, stride=2, padding=margin)
+        return result.movedim(1, -1)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return the shape with halved spatial axes."""
