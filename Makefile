@@ -22,7 +22,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python tools/install.py --cpu-index "$(TORCH_CPU_INDEX)" $(if $(ALLOW_CUDA),--allow-cuda)
 STAMPS := $(VENV)/stamps
-EXTRAS := tensorflow,jax,torch,openvino,datalad,report,train,export,dev
+EXTRAS := tensorflow,jax,torch,openvino,datalad,report,train,evaluation,torchio,export,dev
 
 .PHONY: demo test test-fast lint docs bench parity clean
 .DELETE_ON_ERROR:
