@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,19 +12,20 @@ from kerasneuro import registry
 from kerasneuro.errors import ModelNotFound, WeightsNotFound
 from kerasneuro.networks import (
     build_graph,
-    describe_weights,
     family_module,
     load_part,
-    locate_weights,
+    open_own_way,
     ready_card,
+    task_class,
 )
+from kerasneuro.weight_files import describe_weights, locate_weights
 
 if TYPE_CHECKING:
     import keras
 
-    from kerasneuro.networks import Weights
     from kerasneuro.registry import ModelCard
     from kerasneuro.tasks import Task
+    from kerasneuro.weight_files import Weights
 
     Progress = Callable[[int, int | None], None]
 
@@ -176,7 +178,13 @@ def load(
     graph, table = family_module(card, "graph"), family_module(card, "weights")
     models, provenance = {}, {}
     for part, path in paths.items():
+        opened = open_own_way(card, table, part, path, config or {}, given=weights is not None)
         provenance[part] = describe_weights(card, part, path, given=weights is not None)
-        models[part] = load_part(card, graph, table, part, path, config or {}, provenance[part]["sha256"])
-    task: Task = family_module(card, "task").TASK(card, models, provenance, **options)
+        sha256 = provenance[part]["sha256"]
+        models[part] = load_part(card, graph, table, part, path, config or {}, sha256, opened)
+    # Another model that a task needs is loaded when the task first asks for it, or never.
+    needed = (
+        {"needs": {role: partial(load, other) for role, other in card.needs.items()}} if card.needs else {}
+    )
+    task: Task = task_class(card)(card, models, provenance, **needed, **options)
     return task

@@ -1,10 +1,9 @@
-"""From a card to its networks: weight files found, described, opened, assigned, and kept converted."""
+"""From a card to its networks: weight files opened, assigned, and kept converted."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,17 +20,16 @@ from kerasneuro.errors import (
     ModelNotReady,
     OutputError,
     WeightsMismatch,
-    WeightsNotFound,
 )
+from kerasneuro.weight_files import registered_file
 
 if TYPE_CHECKING:
     import keras
 
-    from kerasneuro.registry import ModelCard, WeightFile
+    from kerasneuro.registry import ModelCard
+    from kerasneuro.tasks import Task
     from kerasneuro.weights import Entry, WeightStore
 
-    PathLike = str | os.PathLike[str]
-    Weights = PathLike | Sequence[PathLike] | Mapping[str, PathLike]
 
 CONVERTER = "1"  # counts up when a weight table changes: files converted by an older table are then not used
 NATIVE_FORMATS = ("keras-h5", "kerasneuro-h5")
@@ -53,63 +51,12 @@ def family_module(card: ModelCard, room: str) -> ModuleType:
     return import_module(f"kerasneuro.models.{card.family}.{room}")
 
 
-def locate_weights(card: ModelCard, weights: Weights | None) -> dict[str, Path]:
-    """Give every part of a model its weight file (or SavedModel): the user's, or the registered one."""
-    from kerasneuro.fetching import savedmodel_folder
-
-    parts = card.parts or ("",)
-    if weights is None:
-        paths = fetch_all(card)
-        if card.files[0].format == "savedmodel":
-            return {parts[0]: savedmodel_folder(card.files, paths)}
-        return {file.part: path for file, path in zip(card.files, paths, strict=True)}
-    if isinstance(weights, Mapping):
-        given = {str(part): Path(path) for part, path in weights.items()}
-    elif isinstance(weights, str | os.PathLike):
-        given = {parts[0]: Path(weights)}
-    else:
-        given = dict(zip(parts, map(Path, weights), strict=False))
-        if len(given) != len(weights):
-            raise InvalidOption(f"{card.name} takes {len(parts)} weight file(s), {len(weights)} were given")
-    missing, unknown = set(parts) - set(given), set(given) - set(parts)
-    if missing or unknown:
-        raise InvalidOption(
-            f"{card.name} needs one weight file for each part ({', '.join(parts) or 'one file'}); missing: "
-            f"{', '.join(sorted(missing)) or 'none'}, unknown: {', '.join(sorted(unknown)) or 'none'}"
-        )
-    for path in given.values():
-        if not path.exists():
-            raise WeightsNotFound(f"the weight file {path} does not exist; check weights=")
-    return {part: given[part] for part in parts}
-
-
-def fetch_all(card: ModelCard) -> list[Path]:
-    """Find or fetch the registered files of a model, in the order of the card."""
-    from kerasneuro.fetching import ensure
-
-    if not card.files:
-        raise WeightsNotFound(
-            f"{card.name} has no published weights; give your own with weights=PATH, "
-            f"or build the graph alone with kerasneuro.build({card.name!r})"
-        )
-    return [ensure(file) for file in card.files]
-
-
-def describe_weights(card: ModelCard, part: str, path: Path, *, given: bool) -> dict[str, str]:
-    """State which file a network was loaded from: its path, digest, and registered name where it has one."""
-    from kerasneuro.fetching import digest_weights, identify, main_file
-
-    main = main_file(path)
-    owned = [file for file in card.files if file.part == part]
-    registered = next((file for file in owned if file.name == main.name), owned[0] if owned else None)
-    digest = registered.digest if registered and main == path and not given else None
-    sha256 = digest.value if digest and digest.algorithm == "sha256" else digest_weights(path)
-    name = identify(main, registry.cards()) if given else f"{card.name}: {_file_name(registered)}"
-    return {"path": str(path), "sha256": sha256, "registered": name or f"user file, sha256 {sha256}"}
-
-
-def _file_name(file: WeightFile | None) -> str:
-    return file.name if file else "unknown"
+def task_class(card: ModelCard) -> type[Task]:
+    """Return the task of a model; a family whose models give different kinds of output has one for each."""
+    module = family_module(card, "task")
+    kinds: Mapping[str, type[Task]] = getattr(module, "TASKS", {})
+    own: type[Task] = module.TASK
+    return kinds.get(card.output["kind"], own)
 
 
 def load_part(
@@ -120,21 +67,23 @@ def load_part(
     path: Path,
     config: Mapping[str, Any],
     sha256: str,
+    opened: WeightStore | None = None,
 ) -> keras.Model:
     """Build one network as the file shows it to be, and assign the file's arrays to it.
 
     A file of another framework is kept converted, by the digest of its content, so that it is converted once.
+    What the family has opened its own way (see `open_own_way`) is taken as it is.
     """
     from kerasneuro.fetching import cache_directory
     from kerasneuro.weights import assign, match, read
 
     folder = cache_directory() / "converted" / f"{sha256}-{CONVERTER}"
     converted = folder / f"{'-'.join(filter(None, (card.family, part)))}.h5"
-    if converted.is_file():
+    if opened is None and converted.is_file():
         # A damaged or foreign copy is only a lost shortcut: the original is there.
         with suppress(KerasNeuroError, ValueError):
             return load_converted(card, graph, part, converted, config, sha256)
-    with read(path) as store:
+    with opened or read(path) as store:
         layout = lay_out(card, weights, part, store)
         if layout.converted:
             # The file itself states the configuration: prove it before memory is taken for it.
@@ -148,6 +97,36 @@ def load_part(
         with suppress(OSError, OutputError):
             keep_converted(model, converted, layout.config, sha256)
     return model
+
+
+def open_own_way(
+    card: ModelCard,
+    weights: ModuleType,
+    part: str,
+    path: Path,
+    config: Mapping[str, Any],
+    *,
+    given: bool,
+) -> WeightStore | None:
+    """Let a family open a weight file its own way: its `open_part` returns arrays, or None for the usual way.
+
+    It may read the file once for the arrays and the digest, and remember the digest
+    (`kerasneuro.fetching.remember_digest`); a registered file must have the registered one.
+
+    Raises
+    ------
+    WeightsCorrupt, WeightsMismatch
+        If the file is damaged, or is not what it should be.
+    """
+    if not hasattr(weights, "open_part"):
+        return None
+    file = registered_file(card, part, path)
+    digest = file.digest if file and not given else None
+    expected = digest.value if digest and digest.algorithm == "sha256" else None
+    store: WeightStore | None = weights.open_part(
+        part_config({**card.config, **config}, part), path, expected
+    )
+    return store
 
 
 @dataclass(frozen=True)
@@ -190,7 +169,9 @@ def lay_out(card: ModelCard, weights: ModuleType, part: str, store: WeightStore)
     if is_converted(store):
         config = stated_config(store, card.name, part, CONVERTER)
         return Layout(store, config, own_names, converted=True)
-    inner = unwrap(store, getattr(weights, "ANCHOR", None))
+    inner = unwrap(store, getattr(weights, "ANCHOR", None), getattr(weights, "ROOT", None))
+    if hasattr(weights, "select"):
+        inner = weights.select(card, part, inner)
     config = weights.infer_config(inner)
     if hasattr(weights, "check_part"):
         weights.check_part(inner, part, config)

@@ -5,6 +5,7 @@ from kerasneuro.fetching.cache import cache_directory, import_file
 from kerasneuro.fetching.digest import digest_file, identify, verify
 from kerasneuro.fetching.ensure import SOURCES, ensure, find_local
 from kerasneuro.fetching.receive import Progress
+from kerasneuro.fetching.remembered import recall_digest, remember_digest, state_of
 
 __all__ = [
     "SOURCES",
@@ -17,6 +18,9 @@ __all__ = [
     "identify",
     "import_file",
     "main_file",
+    "recall_digest",
+    "remember_digest",
     "savedmodel_folder",
+    "state_of",
     "verify",
 ]

@@ -13,6 +13,7 @@ from pathlib import Path
 from kerasneuro.errors import WeightsCorrupt
 from kerasneuro.fetching.cache import cache_directory, hold, look_outside, writing
 from kerasneuro.fetching.digest import digest_file, required_digest
+from kerasneuro.fetching.remembered import recall_digest
 from kerasneuro.registry import WeightFile
 
 VARIABLES = "variables"
@@ -72,7 +73,7 @@ def main_file(path: Path) -> Path:
 def digest_weights(path: Path) -> str:
     """Return the SHA-256 of a weight file; of a SavedModel, that of the list of its files."""
     if not path.is_dir():
-        return digest_file(path, "sha256")
+        return recall_digest(path) or digest_file(path, "sha256")
     lines = (f"{file.name}\0{digest_file(file, 'sha256')}\n" for file in _files(path))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -13,13 +13,15 @@ from kerasneuro.registry import Digest, ModelCard, WeightFile
 CHUNK_BYTES = 1 << 20
 POINTER_START = b"/annex/objects/"
 LARGEST_POINTER_BYTES = 32 << 10
+# No published file is larger whose size is not stated: none that lies in a git repository can be.
+LARGEST_UNSTATED_BYTES = 1 << 30
 ALGORITHMS = ("sha256", "md5", "xxh3_64", "git-blob")
 
 
 class Hasher(Protocol):
     """Take bytes and give a hexadecimal digest."""
 
-    def update(self, data: bytes, /) -> None:
+    def update(self, data: bytes | memoryview, /) -> None:
         """Take in more bytes."""
 
     def hexdigest(self) -> str:
@@ -113,7 +115,9 @@ def required_digest(file: WeightFile) -> Digest:
     return file.digest
 
 
-def identify(path: str | Path, cards: Iterable[ModelCard]) -> str | None:
+def identify(
+    path: str | Path, cards: Iterable[ModelCard], known: Mapping[str, str] | None = None
+) -> str | None:
     """Recognise a file by its digest among the registered ones.
 
     Parameters
@@ -122,6 +126,8 @@ def identify(path: str | Path, cards: Iterable[ModelCard]) -> str | None:
         Any file.
     cards : iterable of ModelCard
         Where to look, usually ``kerasneuro.registry.cards()``.
+    known : mapping of str to str, optional
+        Algorithm -> digest of the file, where one has been computed already.
 
     Returns
     -------
@@ -129,10 +135,11 @@ def identify(path: str | Path, cards: Iterable[ModelCard]) -> str | None:
         ``"nobrainer-brainy: brain-extraction-unet-128iso-model.h5"``, or None if no digest equals.
     """
     size = Path(path).stat().st_size
-    computed: dict[str, str | None] = {}
+    computed: dict[str, str | None] = dict(known or {})
     for card in cards:
         for file in card.files:
-            if file.digest is None or file.bytes not in (None, size):
+            unstated = file.bytes is None and size <= LARGEST_UNSTATED_BYTES
+            if file.digest is None or not (unstated or file.bytes == size):
                 continue
             algorithm = file.digest.algorithm
             if algorithm not in computed:

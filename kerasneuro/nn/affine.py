@@ -17,6 +17,7 @@ import numpy as np
 from keras import ops
 
 from kerasneuro.errors import InvalidOption
+from kerasneuro.nn.sampling import as_float
 
 SIGNS_2D = np.array([[0, 1], [-1, 0]], np.float32)
 # Row a and column c of the minor of row i and column j: [a, c, i, j].
@@ -158,13 +159,13 @@ def identity(n: int) -> Any:
     return ops.eye(n, dtype="float32")
 
 
-def uncentre(matrix: Any, shape: Sequence[int]) -> Any:
+def uncentre(matrix: Any, shape: Sequence[Any]) -> Any:
     """Turn a matrix about the centre ``(shape - 1) / 2`` of a grid into one of zero-based indices.
 
     Parameters
     ----------
     matrix : tensor (..., N, N + 1)
-    shape : sequence of int
+    shape : sequence of int or scalar tensor
         Voxels of the grid along each axis.
 
     Returns
@@ -172,7 +173,8 @@ def uncentre(matrix: Any, shape: Sequence[int]) -> Any:
     tensor (..., N, N + 1)
     """
     linear, shift = split(matrix)
-    centre = ops.convert_to_tensor([[(size - 1) / 2] for size in shape], dtype="float32")
+    middles = [[(as_float(size) - 1) / 2] for size in shape]
+    centre = ops.stack([ops.convert_to_tensor(middle, dtype="float32") for middle in middles])
     return join(linear, shift + centre - product(linear, centre))
 
 
@@ -227,12 +229,10 @@ def barycentre(features: Any, *, normalise: bool = True, centre: bool = True) ->
     mass = ops.sum(features, axis=tuple(axes))
     moments = []
     for axis in axes:
-        size = features.shape[axis]
+        size = ops.shape(features)[axis]
         profile = ops.sum(features, axis=tuple(other for other in axes if other != axis))
-        origin, unit = (size - 1) / 2 if centre else 0.0, size if normalise else 1
-        places = ops.convert_to_tensor(
-            [(index - origin) / unit for index in range(size)], dtype=features.dtype
-        )
+        origin, unit = (as_float(size) - 1) / 2 if centre else 0.0, as_float(size) if normalise else 1.0
+        places = ops.cast((ops.arange(size, dtype="float32") - origin) / unit, features.dtype)
         moments.append(ops.sum(profile * places[:, None], axis=1))
     return divide(ops.stack(moments, axis=-1), mass[..., None])
 

@@ -56,10 +56,12 @@ class HyperConvFromDense(keras.layers.Layer):
         x, hyper = inputs
         kernels = ops.matmul(hyper, self.hyperkernel_kernel) + self.hyperkernel_bias
         biases = ops.matmul(hyper, self.hyperbias_kernel) + self.hyperbias_bias
-        if ops.shape(hyper)[0] == 1:
+        # Within a compiled step of TensorFlow the count is a tensor, which knows no "if".
+        count = ops.shape(hyper)[0]
+        if isinstance(count, int) and count == 1:
             return self.convolve(x, kernels[0], biases[0])
-        if isinstance(ops.shape(hyper)[0], int):
-            items = range(ops.shape(hyper)[0])
+        if isinstance(count, int):
+            items = range(count)
             parts = [self.convolve(x[item : item + 1], kernels[item], biases[item]) for item in items]
             return ops.concatenate(parts, axis=0)
         return ops.map(lambda item: self.convolve(item[0][None], *item[1:])[0], (x, kernels, biases))

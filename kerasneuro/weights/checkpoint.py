@@ -6,7 +6,7 @@ from kerasneuro.errors import WeightsMismatch
 from kerasneuro.weights.store import WeightStore
 
 
-def unwrap(store: WeightStore, anchor: str | None) -> WeightStore:
+def unwrap(store: WeightStore, anchor: str | None, root: str | None = None) -> WeightStore:
     """Return the part of a PyTorch checkpoint that holds one network, under the network's own names.
 
     Training programs put a state dict beside the state of the optimiser, and a network into a larger module:
@@ -18,6 +18,8 @@ def unwrap(store: WeightStore, anchor: str | None) -> WeightStore:
         The open file.
     anchor : str, optional
         A key that every file of the network has; without it the file is taken as it is.
+    root : str, optional
+        Where the network lies in a checkpoint of its own training program; chosen where there are several.
 
     Returns
     -------
@@ -32,6 +34,7 @@ def unwrap(store: WeightStore, anchor: str | None) -> WeightStore:
     if anchor is None or anchor in store or not store.format.startswith("torch"):
         return store
     prefixes = [key.removesuffix(anchor) for key in store if key.endswith(f".{anchor}")]
+    prefixes = [prefix for prefix in prefixes if root and prefix.startswith(f"{root}.")] or prefixes
     if len(prefixes) > 1:
         raise WeightsMismatch(
             f"{store.path} holds several networks ({', '.join(prefixes)}...), expected one; "

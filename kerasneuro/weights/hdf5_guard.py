@@ -146,7 +146,8 @@ def lazy_array(key: str, dataset: Any, path: Path) -> LazyArray:
     def load(selection: Any) -> np.ndarray:
         return np.asarray(dataset[selection], dtype=native, order="C")
 
-    return LazyArray(key, tuple(dataset.shape), native, load)
+    plain = dataset.chunks is None and dtype.isnative
+    return LazyArray(key, tuple(dataset.shape), native, load, dataset.id.get_offset() if plain else None)
 
 
 def read_text(attributes: Any, name: str, path: Path) -> str | None:

@@ -29,12 +29,15 @@ class LazyArray:
         Shape as stored, in the axis order of the file.
     dtype : numpy.dtype
         Type that `read` returns (bfloat16 is returned as float32).
+    offset : int or None
+        Where the values begin in the file, if they lie there in one piece, in C order, as they are in memory.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     load: Callable[[Any], np.ndarray] = field(repr=False, compare=False)
+    offset: int | None = field(default=None, repr=False, compare=False)
 
     @property
     def size(self) -> int:

@@ -11,8 +11,8 @@ import pytest
 
 from kerasneuro import registry
 from kerasneuro.fetching import cache_directory, digest_file, digest_weights, main_file, savedmodel_folder
-from kerasneuro.networks import describe_weights, locate_weights
 from kerasneuro.registry import Digest, ModelCard, WeightFile
+from kerasneuro.weight_files import describe_weights, locate_weights
 
 NAMES = ("saved_model.pb", "variables.data-00000-of-00001", "variables.index")
 PLACES = ("saved_model.pb", "variables/variables.data-00000-of-00001", "variables/variables.index")

@@ -1,0 +1,1 @@
+"""Affine, rigid and deformable registration by SynthMorph (VxmAffineFeatureDetector, HyperVxmJoint)."""
