@@ -22,6 +22,11 @@ COMMANDS = {
     "fetch": ("kerasneuro.cli.fetch:fetch_command", "Bring weight files onto this machine and verify them."),
     "cache": ("kerasneuro.cli.cache:cache_command", "List, verify or delete what has been fetched."),
     "run": ("kerasneuro.cli.run:run_command", "Run a model on scans."),
+    "register": ("kerasneuro.cli.register:register_command", "Find the transform between two scans."),
+    "apply": ("kerasneuro.cli.apply:apply_command", "Move images by a transform that is already known."),
+    "train": ("kerasneuro.cli.train:train_command", "Train a network on a cohort of your own."),
+    "evaluate": ("kerasneuro.cli.evaluate:evaluate_command", "Let a trained network judge another cohort."),
+    "report": ("kerasneuro.cli.report:report_command", "Write a page about a training run."),
     "convert": ("kerasneuro.cli.convert:convert_command", "Convert a weight file, or write the original's."),
 }
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
@@ -88,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return MISUSED
     except Exception as error:
         say_error(explain(error))
-        if "--verbose" in arguments:
+        if {"--verbose", "-v"} & set(arguments):
             traceback.print_exc()
         return FAILED
 

@@ -33,6 +33,7 @@ class Request:
     report: bool
     overwrite: bool
     as_json: bool
+    explain: str | None = None
 
 
 def run_request(request: Request) -> None:
@@ -82,6 +83,10 @@ def compute_all(request: Request, steps: Steps) -> list[dict[str, Any]]:
     chosen = choose_backend()
     if chosen:
         steps.say(chosen)
+    if request.explain is not None:
+        from kerasneuro.explain.result import check_method
+
+        check_method(request.explain)
     task = kerasneuro.load(request.card.name, weights=request.weights)
     documents = []
     for job in jobs:
@@ -89,6 +94,9 @@ def compute_all(request: Request, steps: Steps) -> list[dict[str, Any]]:
         bar = {"progress": True} if on_terminal() else {}
         options = {**bar, **request.prediction, **request.keywords}
         result = call(task, job, options)
+        if request.explain is not None:
+            steps.say(f"explaining the result by {request.explain}")
+            result = explained(task, result, request.explain)
         files = write(job, result, request)
         steps.say(f"wrote {len(files)} file{'s' if len(files) > 1 else ''} to {job.folder}")
         for warning in result.warnings:
@@ -100,8 +108,17 @@ def compute_all(request: Request, steps: Steps) -> list[dict[str, Any]]:
 
 
 def call(task: Callable[..., Result], job: Job, options: Mapping[str, Any]) -> Result:
-    """Run a task on the images of one scan, in the order of their roles."""
+    """Run a task on the images of one scan, in the order of their roles; by name where some are left out."""
+    if len(job.images) < len(getattr(task, "roles", ())):
+        return task(**job.images, **options)
     return task(*job.images.values(), **options)
+
+
+def explained(task: Any, result: Result, method: str) -> Result:
+    """Add the heat map of what the network looked at."""
+    from kerasneuro.explain.result import explain_result
+
+    return explain_result(task, result, method, progress=on_terminal())
 
 
 def weight_paths(weights: Path | list[Path] | dict[str, Path] | None) -> list[Path]:

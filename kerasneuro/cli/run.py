@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,12 @@ from kerasneuro.cli.subjects import list_subjects, subject_options
 from kerasneuro.errors import InvalidOption
 from kerasneuro.registry import ModelCard
 from kerasneuro.tasks import Task
+from kerasneuro.tasks.bids import find_scans
 
 FILE = click.Path(path_type=Path)
 RESERVED = {"-o", "--output", "--weights", "--outputs", "--report", "--overwrite", "--json", "--verbose"}
-RESERVED |= {"-h", "--help"}
+RESERVED |= {"-h", "--help", "--explain"}
+EXPLANATIONS = ("grad-cam", "integrated-gradients", "occlusion")
 
 
 class Models(click.Group):
@@ -73,12 +74,15 @@ class ModelCommand(click.Command):
 
 def model_command(card: ModelCard) -> click.Command:
     """Build the command of one model; this imports its task, not Keras."""
-    task: type[Task] = import_module(f"kerasneuro.models.{card.family}.task").TASK
+    from kerasneuro.networks import task_class
+
+    task = task_class(card)
     taken = set(RESERVED)
     own: list[click.Parameter] = [
         *task_options(task, taken),
         *role_options(task, taken),
         *subject_options(task),
+        *explain_options(task),
     ]
     for option in own:
         vars(option)["group"] = f"Options of {card.name}"
@@ -104,6 +108,7 @@ def model_command(card: ModelCard) -> click.Command:
             report=values["report"],
             overwrite=values["overwrite"],
             as_json=values["as_json"],
+            explain=values.get("explain"),
         )
         run_request(request)
 
@@ -143,6 +148,14 @@ def role_options(task: type[Task], taken: set[str]) -> list[click.Option]:
     return options
 
 
+def explain_options(task: type[Task]) -> list[click.Option]:
+    """Make ``--explain`` for a task that can say what its network looked at."""
+    if not task.explainable:
+        return []
+    text = "Write a heat map of what speaks for the predicted class, on the grid of the scan, as well."
+    return [click.Option(["--explain"], type=click.Choice(EXPLANATIONS), help=text)]
+
+
 def choose_scans(
     task: type[Task], positional: tuple[Path, ...], values: dict[str, Any]
 ) -> tuple[list[dict[str, Path]], list[str] | None]:
@@ -157,6 +170,8 @@ def collect_scans(
 ) -> list[dict[str, Path]]:
     """Give every image its role: one set of images per scan."""
     named = {role: values[f"role_{role}"] for role in task.roles if values.get(f"role_{role}") is not None}
+    if task.bids_suffixes and positional and all(path.is_dir() for path in positional) and not named:
+        return [scan for folder in positional for scan in find_scans(folder, task.bids_suffixes)]
     open_roles = [role for role in task.roles if role not in named]
     if len(task.roles) == 1:
         role = task.roles[0]
@@ -164,14 +179,15 @@ def collect_scans(
         if not scans and required:
             raise click.UsageError("give at least one image")
         return scans
-    if len(positional) != len(open_roles):
+    missing = [role for role in open_roles[len(positional) :] if role not in task.optional_roles]
+    if len(positional) > len(open_roles) or missing or not (named or positional):
         wanted = ", ".join(f"--{role} FILE" for role in open_roles) or "no further image"
         raise click.UsageError(
             f"this task takes {len(task.roles)} images ({', '.join(task.roles)}); "
             f"still expected: {wanted}; found {len(positional)} without an option"
         )
-    rest = dict(zip(open_roles, positional, strict=True))
-    return [{role: named.get(role) or rest[role] for role in task.roles}]
+    rest = dict(zip(open_roles, positional, strict=False))
+    return [{role: path for role in task.roles if (path := named.get(role) or rest.get(role))}]
 
 
 def parse_weights(entries: tuple[str, ...], card: ModelCard) -> Path | list[Path] | dict[str, Path] | None:

@@ -93,8 +93,8 @@ def _resolve(engine: str, backend: str, device: str | None, model: Any, training
     if engine == "xla" and backend not in ("tensorflow", "jax"):
         raise InvalidOption(f"engine 'xla' needs the tensorflow or jax backend; this is {backend}.")
     if engine == "auto":
-        accelerated = _accelerated(backend, device)
-        engine = {"jax": "xla", "torch": "eager"}.get(backend, "compiled") if accelerated else "compiled"
+        on_device = accelerated(backend, device)
+        engine = {"jax": "xla", "torch": "eager"}.get(backend, "compiled") if on_device else "compiled"
     if backend == "openvino" and (training or _draws(model)):
         return "eager"  # a compiled OpenVINO model would repeat one draw for ever
     walkable = functional_of(model) is not None and not training
@@ -103,7 +103,8 @@ def _resolve(engine: str, backend: str, device: str | None, model: Any, training
     return engine
 
 
-def _accelerated(backend: str, device: str | None) -> bool:
+def accelerated(backend: str, device: str | None) -> bool:
+    """Tell whether the backend computes on something faster than the CPU."""
     if device is not None:
         return not device.lower().startswith("cpu")
     if backend == "jax":
@@ -114,6 +115,10 @@ def _accelerated(backend: str, device: str | None) -> bool:
         import torch
 
         return torch.cuda.is_available() or torch.backends.mps.is_available()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.config.list_physical_devices("GPU"))
     return False
 
 
@@ -124,7 +129,14 @@ def _seeds(model: Any) -> list[Any]:
 
 def _draws(model: Any) -> bool:
     """Tell whether some layer is random outside training; the layers of Keras itself are not."""
-    foreign = [layer for layer in model._flatten_layers() if not type(layer).__module__.startswith("keras.")]
+    import keras
+
+    known = (keras.layers.Dropout,)  # and what is derived from it
+    foreign = [
+        layer
+        for layer in model._flatten_layers()
+        if not (type(layer).__module__.startswith("keras.") or isinstance(layer, known))
+    ]
     return any("seed_generator_state" in variable.path for layer in foreign for variable in layer.variables)
 
 

@@ -4,8 +4,8 @@ The torch backend of Keras copies each channels-last input to channels-first and
 convolution, adds the bias in a second pass and keeps all activations. Here the permuted view of the
 channels-last tensor goes to PyTorch as it is (its memory is what PyTorch calls ``channels_last``), bias
 included; a batch normalisation after a convolution goes into its kernel. Only plain Conv2D/3D, their
-transposed forms, max pooling, concatenation, batch normalisation and ReLU are computed here; any other layer,
-or an unusual setting of these, runs through its own ``__call__``, or through its
+transposed forms, max pooling, concatenation, batch normalisation, ReLU and LeakyReLU are computed here; any
+other layer, or an unusual setting of these, runs through its own ``__call__``, or through its
 ``torch_call(inputs, spare)`` where it has one: without gradients, and free to overwrite the inputs that are
 marked as spare.
 """
@@ -90,6 +90,8 @@ def _handler(step: Step, spare: tuple[bool, ...], norm: Any) -> Handler | None:
         return _max_pooling(layer)
     if kind in (keras.layers.Activation, keras.layers.ReLU) and _is_relu(layer):
         return _relu_in_place if all(spare) else None
+    if kind is keras.layers.LeakyReLU and all(spare):
+        return lambda tensor: _leaky_relu_in_place(layer, tensor)
     return None
 
 
@@ -273,3 +275,9 @@ def _concatenate(layer: Any, tensors: Any) -> Any:
 
 def _relu_in_place(tensor: Any) -> Any:
     return tensor.relu_()
+
+
+def _leaky_relu_in_place(layer: Any, tensor: Any) -> Any:
+    import torch
+
+    return torch.nn.functional.leaky_relu_(tensor, layer.negative_slope)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -38,11 +38,19 @@ class Task:
         Part name -> network; a task with one network names its part ``""``.
     provenance : mapping, optional
         Where the weights came from: part -> path, digest, registered name.
+    needs : mapping of str to callable, optional
+        Role -> function that loads another task, for what the card says it needs; called when it is used.
 
     Attributes
     ----------
     roles : tuple of str
         Names of the input images, in order; one role is positional on the command line.
+    optional_roles : tuple of str
+        Roles that may be left out on the command line; the task says what it misses.
+    bids_suffixes : mapping of str to str
+        Role -> BIDS suffix, for a task that finds its images in folders.
+    explainable : bool
+        The result holds what `kerasneuro.explain.explain_result` needs.
     outputs : mapping of str to str
         Fields of the result that ``Result.save`` writes into a folder, with their file suffix.
     main_output : str
@@ -57,6 +65,9 @@ class Task:
     """
 
     roles: ClassVar[tuple[str, ...]] = ("image",)
+    optional_roles: ClassVar[tuple[str, ...]] = ()
+    bids_suffixes: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    explainable: ClassVar[bool] = False
     outputs: ClassVar[Mapping[str, str]] = MappingProxyType({})
     main_output: ClassVar[str] = "mask"
     option_names: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
@@ -68,10 +79,12 @@ class Task:
         card: ModelCard,
         models: Mapping[str, keras.Model],
         provenance: Mapping[str, Any] | None = None,
+        needs: Mapping[str, Callable[[], Task]] | None = None,
     ) -> None:
         self.card = card
         self.models = MappingProxyType(dict(models))
         self.provenance = MappingProxyType(dict(provenance or {}))
+        self.needs = MappingProxyType(dict(needs or {}))
         self._engines: dict[tuple[str, str, str, str | None], Engine] = {}
 
     def __repr__(self) -> str:
@@ -80,7 +93,7 @@ class Task:
         )
         return f"<{type(self).__name__} {self.card.name} ({parts} parameters)>"
 
-    def __call__(self, image: Any, **options: Any) -> Result:
+    def __call__(self, *images: Any, **options: Any) -> Result:
         """Run the whole pipeline on one scan (or one set of scans)."""
         raise NotImplementedError(f"{type(self).__name__} defines no pipeline")
 

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from nibabel.spatialimages import SpatialImage
 
     from kerasneuro.volume import ColourTable, Volume
+    from kerasneuro.volume.transform import Transform
 
+TRANSFORMS = ("transform", "inverse")  # fields that hold no image
 RESEARCH_USE = "For research only; not a medical device, and never a diagnosis."
 
 
@@ -37,18 +39,24 @@ class Result:
         The scan on the grid that the network saw, and the labels with each cortex as one.
     colours : ColourTable or None
         Names and colours of the labels; `save` writes them as text.
-    transform, inverse : object or None
-        Spatial transforms of registration tasks.
+    transform, inverse : Affine, Warp or None
+        Spatial transforms of registration tasks: from the moving to the fixed scan, and back.
+    jacobian : nibabel image or None
+        Local change of volume by a warp, on the grid of the fixed scan.
+    warp : nibabel image or None
+        Displacement in voxels ``(X, Y, Z, 3)`` as an array, where the original writes it so.
     summaries : mapping of str to mapping
         Numbers that `save` writes as JSON: output name -> content.
+    pictures : mapping of str to bytes
+        PNG files that `save` writes: output name -> content.
     table : tuple of dict
         Rows of the result table (volumes in mm3 or cm3, named in the column).
     provenance : mapping
         Model, weights and their digests, options, versions.
     warnings : tuple of str
         Doubts about the input or the result, in plain words.
-    input : Volume or None
-        The scan as it was read, for reports.
+    input, fixed : Volume or None
+        The scan as it was read, and the one it was registered to, for reports.
     outputs : mapping of str to str
         Fields that `save` writes into a folder, with their suffix.
     main_output : str
@@ -67,13 +75,17 @@ class Result:
     colours: ColourTable | None = None
     moved: SpatialImage | None = None
     fixed_moved: SpatialImage | None = None
-    transform: Any = None
-    inverse: Any = None
+    transform: Transform | None = None
+    inverse: Transform | None = None
+    jacobian: SpatialImage | None = None
+    warp: SpatialImage | None = None
     summaries: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
+    pictures: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
     table: tuple[dict[str, Any], ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     input: Volume | None = None
+    fixed: Volume | None = None
     outputs: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     main_output: str = "mask"
 
@@ -138,11 +150,19 @@ class Result:
         if name == "colours" and self.colours is not None:
             write_text(path, self.colours.text())
             return
+        if name in self.pictures:
+            write_bytes(path, self.pictures[name])
+            return
         from kerasneuro.volume import save_image
 
-        image = getattr(self, name)
+        image = getattr(self, name, None)
         if image is None:
             raise InvalidOption(f"this run made no {name!r}; leave it out of the outputs")
+        if name in TRANSFORMS:
+            from kerasneuro.volume.transform_io import save_transform
+
+            save_transform(image, path, overwrite=overwrite)
+            return
         save_image(image, path, overwrite=overwrite)
 
 
@@ -216,9 +236,14 @@ def prepare_folder(folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.write_bytes(content)
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -84,7 +84,7 @@ def test_one_existing_output_of_several_stops_all(call: Call, state: Path, tmp_p
 
 BAD = {
     "unknown model": (["{h5}", "--to", "deepbett", "-o", "{out}"], 1, "did you mean 'deepbet'"),
-    "planned model": (["{h5}", "--to", "fcd-mobilenet", "-o", "{out}"], 1, "cannot load it yet|published"),
+    "another network": (["{h5}", "--to", "fcd-mobilenet", "-o", "{out}"], 1, "not a checkpoint of the FCD"),
     "no model": (["{h5}", "-o", "{out}"], 2, "--to NAME"),
     "no output": (["{h5}", "--to", "nobrainer-brainy"], 2, "--output"),
     "no file": (["--to", "nobrainer-brainy", "-o", "{out}"], 2, "FILE"),

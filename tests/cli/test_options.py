@@ -164,9 +164,10 @@ def test_output_names() -> None:
 @pytest.mark.parametrize("name", [card.name for card in registry.cards() if card.status != "planned"])
 def test_every_keyword_of_every_ready_model_is_in_its_help(name: str, call: Any) -> None:
     import inspect
-    from importlib import import_module
 
-    task = import_module(f"kerasneuro.models.{registry.get(name).family}.task").TASK
+    from kerasneuro.networks import task_class
+
+    task = task_class(registry.get(name))
     outcome = call("run", name, "--help")
     assert outcome.code == 0
     words = set(outcome.out.replace(",", " ").split())
