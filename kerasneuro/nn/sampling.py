@@ -18,6 +18,7 @@ import keras
 from keras import ops
 
 from kerasneuro.errors import InvalidOption
+from kerasneuro.nn import sampling_torch
 
 METHODS = ("linear", "nearest")
 DOMAINS = {
@@ -108,9 +109,11 @@ def component_major(volume: Any) -> Any:
     return volume.movedim(-1, 1).contiguous().movedim(1, -1)
 
 
-def displaced(displacement: Any) -> list[Any]:
-    """Return ``x + u(x)`` as one tensor of coordinates (B, X, Y, Z) per axis."""
+def displaced(displacement: Any, first: Sequence[int] = ()) -> list[Any]:
+    """Return ``x + u(x)`` as one tensor of coordinates (B, X, Y, Z) per axis; x begins at `first`, or 0."""
     axes = grid_axes(spatial_sizes(displacement))
+    for axis, start in enumerate(first):
+        axes[axis] = axes[axis] + start
     return [place + displacement[..., axis] for axis, place in enumerate(axes)]
 
 
@@ -150,8 +153,16 @@ def _compiled(function: Callable[..., Any], rank: int, channels: int, other_rank
     return function
 
 
-def _displace(volume: Any, displacement: Any, *options: Any) -> Any:
-    return _sample(volume, displaced(displacement), *options)
+def _displace(volume: Any, displacement: Any, method: str, fill_value: float | None, domain: str) -> Any:
+    if keras.backend.backend() != "torch" or sampling_torch.is_differentiated(volume, displacement):
+        return _sample(volume, displaced(displacement), method, fill_value, domain)
+    if method == "linear" and fill_value is None and displacement.shape[-1] in (2, 3):
+        return sampling_torch.displace_linear(volume, displacement)
+
+    def sample_tile(tile: Any, first: tuple[int, int]) -> Any:
+        return _sample(volume, displaced(tile, first), method, fill_value, domain)
+
+    return sampling_torch.displace(volume, displacement, sample_tile)
 
 
 def _sample(volume: Any, places: Sequence[Any], method: str, fill_value: float | None, domain: str) -> Any:
@@ -159,29 +170,13 @@ def _sample(volume: Any, places: Sequence[Any], method: str, fill_value: float |
     if method == "nearest":
         result = _nearest(volume, places, sizes, domain)
     elif keras.backend.backend() == "torch" and len(sizes) in (2, 3):
-        result = _linear_on_torch(volume, places, sizes)
+        result = sampling_torch.sample_linear(volume, places, sizes)
     else:
         result = _linear(volume, places, sizes)
     if fill_value is None:
         return result
     inside = _inside(places, sizes, domain)
     return ops.where(inside[..., None], result, ops.cast(fill_value, result.dtype))
-
-
-def _linear_on_torch(volume: Any, places: Sequence[Any], sizes: Sequence[int]) -> Any:
-    """Sample by PyTorch's own kernel: 4 times faster than gathering; places are rounded a second time."""
-    import torch
-
-    # PyTorch counts the axes of a place from the last. An axis of one voxel has no extent.
-    grid = torch.stack(list(places)[::-1], dim=1)
-    units = torch.tensor([2.0 / max(size - 1, 1) for size in reversed(sizes)], device=grid.device)
-    grid.mul_(units.reshape(-1, *[1] * (grid.ndim - 2))).sub_(1.0)
-    grid = grid.movedim(1, -1).expand(len(volume), *[-1] * (grid.ndim - 1))
-    flat = grid.reshape(len(volume), *[1] * (len(sizes) - 1), -1, len(sizes))
-    result = torch.nn.functional.grid_sample(
-        volume.movedim(-1, 1), flat, mode="bilinear", padding_mode="border", align_corners=True
-    )
-    return result.movedim(1, -1).reshape(*grid.shape[:-1], -1)
 
 
 def _linear(volume: Any, places: Sequence[Any], sizes: Sequence[Any]) -> Any:

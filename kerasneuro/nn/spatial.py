@@ -15,10 +15,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 from keras import ops
 
 from kerasneuro.errors import InvalidOption
-from kerasneuro.nn import affine
+from kerasneuro.nn import affine, sampling_torch
 from kerasneuro.nn.resize import resize
 from kerasneuro.nn.sampling import component_major, grid_axes, sample_displaced, spatial_sizes
 
@@ -202,7 +203,10 @@ def integrate(velocity: Any, steps: int = 7) -> Any:
     tensor (B, X, Y, Z, N)
         Displacement in voxels.
     """
-    displacement = component_major(ops.convert_to_tensor(velocity)) * 2.0**-steps
+    velocity = ops.convert_to_tensor(velocity)
+    if keras.backend.backend() == "torch" and not sampling_torch.is_differentiated(velocity):
+        return sampling_torch.integrate(velocity, steps)
+    displacement = component_major(velocity) * 2.0**-steps
     for _ in range(steps):
         displacement = displacement + warp(displacement, displacement)
     return displacement

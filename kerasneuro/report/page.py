@@ -9,12 +9,14 @@ from contextlib import suppress
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from kerasneuro.errors import InvalidOption, MissingDependency, OutputError
 from kerasneuro.report.figure import draw
 from kerasneuro.report.quality import Quality, gather
 from kerasneuro.tasks.result import Result, check_targets
 
+TEMPLATE = "page.html.j2"
 NEEDED = ("matplotlib", "jinja2")
 
 
@@ -47,7 +49,8 @@ def write_quality_page(
     """Write a page that shows whether a result can be trusted.
 
     The page holds slices in three planes with the outline of the mask or of every label, the volumes, the
-    doubts, the provenance, and the model's citation and licence. It loads nothing from elsewhere.
+    doubts, the provenance, and the model's citation and licence. It loads nothing from elsewhere. A
+    registration gets a page of its own, see `kerasneuro.report.registration`.
 
     Parameters
     ----------
@@ -76,31 +79,48 @@ def write_quality_page(
     >>> write_quality_page(result, "out/sub-01_report.html")  # doctest: +SKIP
     (PosixPath('out/sub-01_report.html'), PosixPath('out/sub-01_report.png'))
     """
-    require_report()
-    page, picture = report_paths(path_html)
-    check_targets((page, picture), overwrite=overwrite)
+    if result.moved is not None and result.fixed is not None:
+        from kerasneuro.report.registration import write_registration_page
+
+        return write_registration_page(result, path_html, overwrite=overwrite)
+    page, picture = prepare_page(path_html, overwrite=overwrite)
     quality, scene = gather(result)
     png = draw(scene)
     html = render(quality, png)
-    _place({picture: png, page: html.encode("utf-8")})
+    place_files({picture: png, page: html.encode("utf-8")})
     return page, picture
 
 
-def render(quality: Quality, png: bytes) -> str:
-    """Fill the template; every value is escaped."""
+def prepare_page(path_html: str | os.PathLike[str], *, overwrite: bool) -> tuple[Path, Path]:
+    """Make sure, before anything is drawn, that a page and its picture can be made and written."""
+    require_report()
+    paths = report_paths(path_html)
+    check_targets(paths, overwrite=overwrite)
+    return paths
+
+
+def render(quality: Quality, png: bytes, *, template: str = TEMPLATE, **more: Any) -> str:
+    """Fill a template of this folder; every value is escaped."""
     try:
         import jinja2
     except ImportError as error:
         raise MissingDependency(
             "a quality page needs jinja2; install it with: pip install 'kerasneuro[report]'"
         ) from error
-    text = resources.files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    folder = resources.files(__package__)
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        loader=jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8")),
+    )
     picture = base64.b64encode(png).decode("ascii")
-    return environment.from_string(text).render(quality=quality, card=quality.card, picture=picture)
+    return environment.get_template(template).render(
+        quality=quality, card=quality.card, picture=picture, **more
+    )
 
 
-def _place(contents: dict[Path, bytes]) -> None:
+def place_files(contents: dict[Path, bytes]) -> None:
     """Write all files under temporary names first, then put them in place."""
     waiting: dict[Path, str] = {}
     try:

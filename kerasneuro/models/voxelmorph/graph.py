@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ def build(
     unet_half_res: bool = False,
     fill_value: float | None = None,
     reg_field: str = "preintegrated",
-    hyper: Hypernetwork | None = None,
+    hyper: Hypernetwork | Mapping[str, int] | None = None,
     name: str = "vxm_dense",
 ) -> keras.Model:
     """Build VxmDense with random weights; the options are those of the original's constructor.
@@ -66,7 +66,7 @@ def build(
         Value of the warped images outside; None repeats the border.
     reg_field : {"svf", "preintegrated", "postintegrated", "warp"}
         Field that the last output gives, for the regularisation.
-    hyper : Hypernetwork, optional
+    hyper : Hypernetwork or mapping of its fields, optional
         Compute the kernels of the U-Net from a further input (B, P), the last one.
     name : str
         Name of the model, and start of all layer names.
@@ -105,6 +105,7 @@ def build(
     target = keras.Input((*shape, trg_feats), name=f"{name}_target_input")
     inputs, convolve = [source, target], plain_convolution(len(shape))
     if hyper is not None:
+        hyper = Hypernetwork(**hyper) if isinstance(hyper, Mapping) else hyper
         hyper_input, hyper_output = hyper.add(name)
         inputs.append(hyper_input)
         convolve = hyper_convolution(hyper_output)
