@@ -69,3 +69,17 @@ def test_finetuned_fastsurfer_learns_and_is_kept_as_arrays_and_as_a_plain_model(
     plain = keras.models.load_model(flat.with_suffix(".keras")).predict_on_batch(image)
     assert ours.shape == (1, 32, 48, 6)
     np.testing.assert_allclose(np.asarray(ours), np.asarray(plain), atol=1e-4)
+
+
+def test_finetuned_synthmorph_gains_both_ways_and_is_loaded_by_name(quick_run: Runs) -> None:
+    import kerasneuro
+
+    told, folder = quick_run("finetune_synthmorph")
+    assert len(re.findall(r"^margin: \+0\.\d+ by fine-tuning", told, re.MULTILINE)) == 2, told
+    sizes = set()
+    for kind in ("specialised", "hyper"):
+        (path,) = folder.glob(f"*/synthmorph_deform_{kind}.h5")
+        (network,) = kerasneuro.load("synthmorph-deform", weights=path).models.values()
+        sizes.add(network.count_params())
+        assert [tensor.name for tensor in network.inputs] == ["image_1", "image_2"]
+    assert len(sizes) == 1, "one network in two ways: of its own kernels, and specialised while it was read"
