@@ -17,12 +17,14 @@ OPERATIONS: Mapping[str, Callable[[int], int]] = {
     "nobrainer": operations.nobrainer_network,
     "kwyk": operations.kwyk_network,
     "fastsurfer": operations.fastsurfer_network,
+    "fcd": operations.fcd_network,
 }
 TITLES = {
     "deepbet": "deepbet's network",
     "nobrainer": "nobrainer's U-Net",
     "kwyk": "kwyk's MeshNet (bwn, 50 classes)",
     "fastsurfer": "FastSurferCNN (axial)",
+    "fcd": "the FCD classifier (two channels)",
 }
 
 
@@ -73,6 +75,7 @@ def forward_cases(networks: Networks) -> list[dict[str, Any]]:
     jobs = (
         ("kwyk", sizes.kwyk, 1),
         ("fastsurfer", sizes.fastsurfer, sizes.slices),
+        ("fcd", sizes.fcd, 1),
         ("deepbet", sizes.deepbet, 1),
         ("nobrainer", sizes.unet, 1),
     )

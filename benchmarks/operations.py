@@ -89,3 +89,21 @@ def fastsurfer_network(edge: int, classes: int = 79) -> int:
     total += sum(block(edge >> level, 64) for level in (1, 2, 3))
     total += sum(block(edge >> level, 64) for level in (3, 2, 1, 0))
     return total + 2 * edge**2 * 64 * classes
+
+
+def fcd_network(edge: int) -> int:
+    """Operations of the FCD classifier for a volume of `edge` voxels per axis (means and norms left out)."""
+    blocks = (
+        (16, 3, 2, 1), (24, 3, 2, 4), (24, 3, 1, 3), (40, 5, 2, 3), (40, 5, 1, 3), (48, 5, 1, 3),
+        (96, 5, 2, 6), (96, 5, 1, 6),
+    )  # fmt: skip
+    size, inputs = edge // 2, 16
+    total = convolution(size, 3, 2, 16)
+    for outputs, kernel, stride, expansion in blocks:
+        wide = inputs * expansion
+        total += convolution(size, 1, inputs, wide) if expansion > 1 else 0
+        size //= stride
+        total += convolution(size, kernel, 1, wide) + convolution(size, 1, wide, outputs)
+        inputs = outputs
+    total += 3 * 2 * size**3 * 3 * 96 + convolution(size, 1, 288, 96) + convolution(size, 1, 96, 576)
+    return total + 2 * (576 * 256 + 256 * 2)

@@ -25,7 +25,7 @@ class Sizes:
         The block-wise U-Net job.
     whole_rounds : int
         How often the whole volume is done.
-    unet, deepbet, kwyk, fastsurfer : int
+    unet, deepbet, kwyk, fastsurfer, fcd : int
         Input of the networks alone.
     slices : int
         Batch of the 2-D network.
@@ -44,6 +44,7 @@ class Sizes:
     deepbet: int
     kwyk: int
     fastsurfer: int
+    fcd: int
     slices: int
     unet_sizes: tuple[int, ...]
     batch_edge: int
@@ -53,9 +54,9 @@ class Sizes:
 
 
 SIZES = {
-    "full": Sizes(5, 5, 256, 128, 1, 96, 256, 32, 256, 8, (64, 96, 128), 32, (1, 2, 4), 64, 45.0),
-    "quick": Sizes(3, 1, 64, 32, 3, 32, 128, 16, 256, 2, (32, 48, 64), 16, (1, 2, 4), 32, 4.0),
-    "tiny": Sizes(2, 1, 32, 16, 1, 16, 64, 8, 32, 2, (16, 24), 8, (1, 2), 16, 10.0),
+    "full": Sizes(5, 5, 256, 128, 1, 96, 256, 32, 256, 128, 8, (64, 96, 128), 32, (1, 2, 4), 64, 45.0),
+    "quick": Sizes(3, 1, 64, 32, 3, 32, 128, 16, 256, 128, 2, (32, 48, 64), 16, (1, 2, 4), 32, 4.0),
+    "tiny": Sizes(2, 1, 32, 16, 1, 16, 64, 8, 32, 32, 2, (16, 24), 8, (1, 2), 16, 10.0),
 }
 
 

@@ -14,6 +14,8 @@ import numpy as np
 
 PLANES = ("fastsurfer",)
 """The 2-D networks."""
+CHANNELS = {"fastsurfer": 7, "fcd": 2}
+"""Input channels, where there are several."""
 
 
 def values(path: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -31,11 +33,12 @@ def values(path: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def fill(model: Any) -> None:
     """Give every variable of a Keras model its random values."""
-    for variable in model.variables:
+    for variable in model.weights:
         variable.assign(values(variable.path, tuple(variable.shape)))
 
 
 def random_input(family: str, edge: int, batch: int) -> np.ndarray:
-    """Return standard normal float32 blocks (batch, edge, edge, edge, 1) or slices (batch, edge, edge, 7)."""
-    shape = (edge, edge, 7) if family in PLANES else (edge, edge, edge, 1)
+    """Return standard normal float32 blocks (batch, edge, edge, edge, C) or slices (batch, edge, edge, C)."""
+    spatial = (edge, edge) if family in PLANES else (edge, edge, edge)
+    shape = (*spatial, CHANNELS.get(family, 1))
     return np.random.default_rng(0).standard_normal((batch, *shape), dtype=np.float32)

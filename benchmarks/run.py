@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,8 @@ from write_up import machine, write
 
 ROOT = Path(__file__).resolve().parent.parent
 BACKENDS = ("tensorflow", "jax", "torch", "openvino")
-CASES = ("deepbet", "nobrainer", "parcellation", "gpu", "networks")
+CASES = ("deepbet", "nobrainer", "parcellation", "specialise", "gpu", "networks")
+HYPERNETWORK_BYTES = 45 * 10**8  # room for its file, and for what is made of it
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -72,8 +74,9 @@ def kept_record(folder: Path, size: str, cases: list[str]) -> dict[str, Any]:
     record: dict[str, Any] = {"kept": kept_runs(last, kept)}
     for name in ("cases", "blocks"):
         record[name] = [case for case in last[name] if case["case"].removesuffix("-block") in kept]
-    if "parcellation" in kept:
-        record["parcellation"] = last.get("parcellation")
+    for name in ("parcellation", "specialise"):
+        if name in kept:
+            record[name] = last.get(name)
     if "gpu" in kept:
         record["gpu"] = last["gpu"]
     if "networks" in kept:
@@ -104,6 +107,9 @@ def measure(plan: Plan, cases: list[str], kept: Mapping[str, Any]) -> Iterator[d
     if "parcellation" in cases:
         record["parcellation"] = parcellation(plan)
         yield record
+    if "specialise" in cases:
+        record["specialise"] = specialise(plan)
+        yield record
     if "gpu" in cases:
         record["gpu"] = measure_gpu(plan)
         yield record
@@ -115,7 +121,25 @@ def parcellation(plan: Plan) -> dict[str, Any] | None:
     """Time the steps of FastSurfer's pipeline in a process of its own; they have one size, 256 cubed."""
     if plan.sizes.volume < 256 or not plan.has_time_for("FastSurfer's pipeline outside its networks"):
         return None
-    command = [sys.executable, str(Path(__file__).with_name("parcellation.py"))]
+    return script("parcellation.py")
+
+
+def specialise(plan: Plan) -> dict[str, Any] | None:
+    """Time how a hypernetwork's file becomes a network for one regularisation; small where the run is."""
+    full = plan.sizes.volume >= 256
+    if full and shutil.disk_usage(plan.folder).free < HYPERNETWORK_BYTES:
+        plan.leave_out(f"synthmorph-deform from its file: {plan.folder} has no 4.5 GB to spare")
+        return None
+    if not plan.has_time_for("synthmorph-deform from its file"):
+        return None
+    width, rounds = (256, 3) if full else (32, 1)
+    options = ["--folder", str(plan.folder), "--width", str(width), "--rounds", str(rounds)]
+    return script("specialise.py", *options, "--backend", plan.backends[0])
+
+
+def script(name: str, *options: str) -> dict[str, Any]:
+    """Run a benchmark that is a script of its own; its last line is its record."""
+    command = [sys.executable, str(Path(__file__).with_name(name)), *options]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     record: dict[str, Any] = json.loads(output.splitlines()[-1])
     return record

@@ -8,6 +8,7 @@ from kerasneuro.__about__ import __version__
 from kerasneuro.load import build, fetch, info, list_models, load
 
 if TYPE_CHECKING:
+    from kerasneuro import explain
     from kerasneuro.converting import convert_weights
     from kerasneuro.inference import predict_blocks
     from kerasneuro.tasks import Result, Task
@@ -18,6 +19,7 @@ __all__ = [
     "__version__",
     "build",
     "convert_weights",
+    "explain",
     "fetch",
     "info",
     "list_models",
@@ -32,13 +34,16 @@ _LAZY = {
     "convert_weights": "kerasneuro.converting",
     "predict_blocks": "kerasneuro.inference",
 }
+_LAZY_ROOMS = ("explain",)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in _LAZY and name not in _LAZY_ROOMS:
         raise AttributeError(f"module 'kerasneuro' has no attribute {name!r}")
     from importlib import import_module
 
+    if name in _LAZY_ROOMS:
+        return import_module(f"{__name__}.{name}")
     value = getattr(import_module(_LAZY[name]), name)
     globals()[name] = value
     return value

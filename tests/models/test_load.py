@@ -74,7 +74,7 @@ def test_unknown_name_lists_the_nearest() -> None:
 
 def test_planned_model_names_what_is_ready() -> None:
     with pytest.raises(ModelNotReady, match=r"ready now: .*deepbet"):
-        kerasneuro.load("synthmorph-deform")
+        kerasneuro.load("hsf-bagging-fast")
 
 
 def test_graph_without_published_weights() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import random
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +17,55 @@ from kerasneuro import networks as loading
 from kerasneuro import registry
 from kerasneuro.errors import ModelNotReady
 from kerasneuro.inference import Engine
-from kerasneuro.weights import LazyArray, WeightStore, assign
+from kerasneuro.weights import LazyArray, WeightStore, assign, match
 
+WIDE = 10**5  # parameters of a network that takes long
+HUGE = 10**8  # parameters that no test gives values to
 NAMES = registry.names()
 PLANNED = [name for name in NAMES if registry.get(name).status == "planned"]
 AVAILABLE = [name for name in NAMES if name not in PLANNED]
 
 
-def networks(name: str, **config) -> dict[str, keras.Model]:
+def networks(name: str, **config: Any) -> dict[str, keras.Model]:
     """Build a model; tasks with one network give the part ``""``."""
     built = kerasneuro.build(name, **config)
     return built if isinstance(built, dict) else {"": built}
 
 
-def small_input(model: keras.Model, card: registry.ModelCard) -> np.ndarray:
-    """Make a random batch of the smallest size that the card's contract allows, twice over."""
-    size = 2 * int(card.input["multiple"])
-    shape = tuple(size if axis is None else axis for axis in model.input_shape[1:])
-    return np.random.default_rng(0).normal(size=(1, *shape)).astype("float32")
+def sketches(name: str) -> dict[str, keras.Model]:
+    """Build the graphs of a model in full size without values, so that they take no memory."""
+    card = kerasneuro.info(name)
+    graph = loading.family_module(card, "graph")
+    return {part: loading.sketch_graph(card, graph, {}, part) for part in card.parts or ("",)}
 
 
-def evaluate(model: keras.Model, batch: np.ndarray) -> np.ndarray:
-    """Run a model once, in float32, on any backend."""
-    return np.asarray(keras.ops.convert_to_numpy(model(batch, training=False)))
+def small_networks(name: str, fixtures: Path) -> dict[str, keras.Model]:
+    """Build a model that a test can compute: as registered, or smaller where its evidence says how."""
+    return networks(name, **evidence(fixtures, name).get("small", {}))
+
+
+def small_input(model: keras.Model, card: registry.ModelCard) -> Any:
+    """Make a random batch of the smallest size that the card's contract allows, twice over; one per input.
+
+    Two images are registered at once: those for a wide network are of the smallest size itself.
+    """
+    wide = card.task == "registration" and model.count_params() > WIDE
+    size = (1 if wide else 2) * int(card.input["multiple"])
+    rng = np.random.default_rng(0)
+    shapes = [[size if axis is None else axis for axis in tensor.shape[1:]] for tensor in model.inputs]
+    batches = [rng.normal(size=(1, *shape)).astype("float32") for shape in shapes]
+    return batches if len(batches) > 1 else batches[0]
+
+
+def evaluate(model: keras.Model, batch: Any, output: int = 0) -> np.ndarray:
+    """Run a model once, in float32, on any backend, and return one of its outputs."""
+    found = keras.tree.flatten(model(batch, training=False))[output]
+    return np.asarray(keras.ops.convert_to_numpy(found))
+
+
+def image(array: np.ndarray) -> np.ndarray:
+    """Make a batch of an image that is stored in 8 bits, with or without its axis of channels."""
+    return (array if array.ndim == 4 else array[..., None])[None].astype(np.float32) / 255
 
 
 def evidence(fixtures: Path, name: str) -> dict[str, Any]:
@@ -72,14 +100,19 @@ def test_planned_model_is_refused_in_one_sentence(name: str) -> None:
 @pytest.mark.parametrize("name", AVAILABLE)
 def test_full_size_graph_has_the_published_parameter_count(name: str) -> None:
     card = kerasneuro.info(name)
-    assert sum(model.count_params() for model in networks(name).values()) == card.parameters
+    models = sketches(name).values()
+    everything = sum(model.count_params() for model in models)
+    trainable = sum(math.prod(variable.shape) for model in models for variable in model.trainable_variables)
+    # Some authors count the statistics of normalisations, others do not.
+    assert card.parameters in (everything, trainable)
 
 
 @pytest.mark.parametrize("name", AVAILABLE)
 def test_full_size_graph_takes_every_array_of_the_published_file(name: str, fixtures: Path) -> None:
     card, record = kerasneuro.info(name), evidence(fixtures, name)
     weights = loading.family_module(card, "weights")
-    for part, model in networks(name).items():
+    huge = (card.parameters or 0) > HUGE
+    for part, model in (sketches(name) if huge else networks(name)).items():
         store = published_file(record, part)
         found = weights.infer_config(store)
         registered = loading.part_config(card.config, part)
@@ -87,7 +120,11 @@ def test_full_size_graph_takes_every_array_of_the_published_file(name: str, fixt
             key: value for key, value in registered.items() if key in found
         }
         # Proves the bijection and every shape.
-        assign(model, store, weights.table(store, model), ignore=getattr(weights, "IGNORED", ()))
+        table, ignored = weights.table(store, model), getattr(weights, "IGNORED", ())
+        if huge:
+            assert len(match(model, store, table, ignore=ignored)) == len(model.variables)
+            continue
+        assign(model, store, table, ignore=ignored)
         assert all(
             np.allclose(keras.ops.convert_to_numpy(variable), 0.01)
             for variable in loading.weights_of(model)
@@ -104,29 +141,39 @@ def test_output_of_the_original(name: str, fixtures: Path, request: pytest.Fixtu
             weights = {part: fixtures / path for part, path in reference["weights"].items()}
         model = kerasneuro.load(name, weights=weights).models[reference["part"]]
         arrays = np.load(fixtures / reference["arrays"])
-        output = Engine(model)(arrays[reference["x"]])
+        if isinstance(reference["x"], list):
+            output = evaluate(model, [image(arrays[key]) for key in reference["x"]])
+        else:
+            output = Engine(model)(arrays[reference["x"]])
         if reference.get("softmax"):
             output = keras.ops.convert_to_numpy(keras.ops.softmax(output, axis=-1))
         step = slice(None, None, reference.get("stride", 1))
-        difference = np.abs(output[:, step, step, step] - arrays[reference["y"]]).max()
+        spatial = (step,) * min(3, output.ndim - 2)
+        difference = np.abs(output[(slice(None), *spatial)] - arrays[reference["y"]]).max()
         assert difference <= reference["tolerance"]
 
 
 @pytest.mark.parametrize("name", AVAILABLE)
-def test_small_input_gives_finite_output_on_the_same_grid(name: str) -> None:
+def test_small_input_gives_finite_output_on_the_same_grid(name: str, fixtures: Path) -> None:
     card = kerasneuro.info(name)
-    for model in networks(name).values():
+    for model in small_networks(name, fixtures).values():
         batch = small_input(model, card)
         output = evaluate(model, batch)
+        batch = batch[0] if isinstance(batch, list) else batch
         assert np.isfinite(output).all()
-        assert output.shape[:-1] == batch.shape[:-1]
+        if card.task == "classification":
+            assert output.shape == (1, card.output["classes"])
+        elif output.ndim == 3:
+            assert output.shape == (1, 3, 4)  # an affine matrix
+        else:
+            assert output.shape[:-1] == batch.shape[:-1]
         assert output.std() > 0
 
 
 @pytest.mark.parametrize("name", AVAILABLE)
-def test_keras_file_round_trip_in_safe_mode(name: str, tmp_path: Path) -> None:
+def test_keras_file_round_trip_in_safe_mode(name: str, tmp_path: Path, fixtures: Path) -> None:
     card = kerasneuro.info(name)
-    part, model = next(iter(networks(name).items()))
+    part, model = next(iter(small_networks(name, fixtures).items()))
     path = tmp_path / f"{part or 'model'}.keras"
     model.save(path)
     again = keras.saving.load_model(path, safe_mode=True, compile=False)
@@ -135,8 +182,8 @@ def test_keras_file_round_trip_in_safe_mode(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", AVAILABLE)
-def test_every_layer_survives_its_own_config(name: str) -> None:
-    for model in networks(name).values():
+def test_every_layer_survives_its_own_config(name: str, fixtures: Path) -> None:
+    for model in small_networks(name, fixtures).values():
         for layer in model.layers:
             again = type(layer).from_config(layer.get_config())
             assert again.get_config() == layer.get_config()
@@ -144,20 +191,30 @@ def test_every_layer_survives_its_own_config(name: str) -> None:
 
 @pytest.mark.parametrize("name", AVAILABLE)
 def test_layer_names_hold_no_separator(name: str) -> None:
-    for model in networks(name).values():
+    for model in sketches(name).values():
         assert not [layer.name for layer in model.layers if "." in layer.name or "/" in layer.name]
 
 
 @pytest.mark.training
 @pytest.mark.parametrize("name", AVAILABLE)
-def test_one_training_step_changes_every_kernel(name: str) -> None:
+def test_one_training_step_changes_every_kernel(name: str, fixtures: Path) -> None:
     card = kerasneuro.info(name)
-    model = next(iter(networks(name).values()))
+    random.seed(0)  # so that no branch is dropped for all samples
+    model = next(iter(small_networks(name, fixtures).values()))
     batch = small_input(model, card)
-    target = np.random.default_rng(1).random(evaluate(model, batch).shape).astype("float32")
+    if card.task == "classification":
+        # The last grid has one voxel: its batch statistics need several samples.
+        batch = np.random.default_rng(2).normal(size=(4, *batch.shape[1:])).astype("float32")
+    rng = np.random.default_rng(1)
+    target = [
+        rng.random(evaluate(model, batch, output).shape).astype("float32")
+        for output in range(len(model.outputs))
+    ]
     before = [keras.ops.convert_to_numpy(kernel).copy() for kernel in kernels(model)]
-    model.compile(optimizer=keras.optimizers.Adam(1e-3), loss="mse", jit_compile=False)
-    model.train_on_batch(batch, target)
+    # With its many layers, JAX compiles the classifier at once in less time than its layers one by one.
+    at_once = keras.backend.backend() == "jax" and card.task == "classification"
+    model.compile(optimizer=keras.optimizers.Adam(1e-3), loss="mse", jit_compile=at_once)
+    model.train_on_batch(batch, target if len(target) > 1 else target[0])
     for kernel, old in zip(kernels(model), before, strict=True):
         assert np.abs(keras.ops.convert_to_numpy(kernel) - old).max() > 0, kernel.path
 
