@@ -16,6 +16,7 @@ import numpy as np
 
 from kerasneuro.errors import InvalidImage, InvalidOption
 from kerasneuro.training.augment import random_flip
+from kerasneuro.training.epochs import EpochDataset
 from kerasneuro.training.synthesis import SynthesisSettings, scale_to_unit, synthesise
 
 Arrays = tuple[np.ndarray, ...]
@@ -23,7 +24,7 @@ Arrays = tuple[np.ndarray, ...]
 Pair = tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]
 
 
-class RegistrationPairs(keras.utils.PyDataset):
+class RegistrationPairs(EpochDataset):
     """Batches of pairs that depend on seed, epoch and batch alone, not on the worker that makes them.
 
     Give `fit` the callback `follow` and ``shuffle=False``: training that resumes with ``initial_epoch=`` then
@@ -61,7 +62,7 @@ class RegistrationPairs(keras.utils.PyDataset):
         epoch: int = 0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(epoch, **kwargs)
         if min(batch_size, batches) < 1 or min(seed, epoch) < 0:
             raise InvalidOption(
                 "batch_size and batches are at least 1, seed and epoch not negative; found "
@@ -71,7 +72,7 @@ class RegistrationPairs(keras.utils.PyDataset):
         if not images and not len(self.labels):
             raise InvalidOption("pairs are compared by images, by labels or by both; found neither")
         self.batch_size, self.batches, self.images = batch_size, batches, images
-        self.seed, self.epoch = seed, epoch
+        self.seed = seed
 
     def __len__(self) -> int:
         return self.batches
@@ -101,14 +102,6 @@ class RegistrationPairs(keras.utils.PyDataset):
     def on_epoch_end(self) -> None:
         """Draw anew; Keras calls this at least once after each epoch."""
         self.epoch += 1
-
-    def follow(self) -> keras.callbacks.Callback:
-        """Return a callback that keeps the epoch of the draws the same as that of the training."""
-
-        def set_epoch(epoch: int, logs: object = None) -> None:
-            self.epoch = epoch
-
-        return keras.callbacks.LambdaCallback(on_epoch_begin=set_epoch)
 
 
 class SynthesisPairs(RegistrationPairs):

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
 from kerasneuro.errors import InvalidOption
 from kerasneuro.training.augmentation import Augment
 from kerasneuro.training.cohort import Sample
+from kerasneuro.training.epochs import EpochDataset
 
 
-class VolumeDataset(keras.utils.PyDataset):
+class VolumeDataset(EpochDataset):
     """Prepared volumes in batches ``(volumes, labels, weights)``.
 
     Shapes ``(B, X, Y, Z, C)`` float32, ``(B,)`` int32 and ``(B,)`` float32. Order and random changes depend
@@ -59,7 +59,7 @@ class VolumeDataset(keras.utils.PyDataset):
         epoch: int = 0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(epoch, **kwargs)
         if not samples or batch_size < 1 or min(seed, epoch) < 0:
             raise InvalidOption(
                 "expected samples, batch_size at least 1, seed and epoch not negative, found "
@@ -67,7 +67,7 @@ class VolumeDataset(keras.utils.PyDataset):
             )
         self.samples, self.prepare, self.batch_size = list(samples), prepare, batch_size
         self.shuffle, self.change, self.class_weights = shuffle, change, class_weights
-        self.seed, self.epoch = seed, epoch
+        self.seed = seed
 
     def __len__(self) -> int:
         return -(-len(self.samples) // self.batch_size)
@@ -89,14 +89,6 @@ class VolumeDataset(keras.utils.PyDataset):
         if self.change is None:
             return volume
         return self.change(volume, np.random.default_rng([self.seed, self.epoch, number]))
-
-    def follow(self) -> keras.callbacks.Callback:
-        """Return a callback that keeps the epoch of the draws the same as that of the training."""
-
-        def set_epoch(epoch: int, logs: object = None) -> None:
-            self.epoch = epoch
-
-        return keras.callbacks.LambdaCallback(on_epoch_begin=set_epoch)
 
 
 def balanced_weights(labels: Sequence[int | None], classes: int) -> np.ndarray:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 from scipy import ndimage
 
@@ -15,6 +14,7 @@ from kerasneuro.models.fastsurfer import targets
 from kerasneuro.models.fastsurfer.graph import MULTIPLE
 from kerasneuro.models.fastsurfer.slices import PLANES, ThickSlices
 from kerasneuro.training.augment import random_shift
+from kerasneuro.training.epochs import EpochDataset
 from kerasneuro.volume import conform_mgh, load
 from kerasneuro.volume.conform_mgh import header_affine
 from kerasneuro.volume.image import Image
@@ -120,7 +120,7 @@ def read_pair(image: Image, labels: Image, ids: Sequence[int]) -> LabelledVolume
     return label_volume(scan.array, classes, len(ids))
 
 
-class SliceDataset(keras.utils.PyDataset):
+class SliceDataset(EpochDataset):
     """Thick slices of one plane from labelled scans, in batches.
 
     A batch is ``(slices, classes, weights)``: float32 ``(B, H, W, 7)`` in [0, 1], uint8 ``(B, H, W)`` and
@@ -166,14 +166,14 @@ class SliceDataset(keras.utils.PyDataset):
         epoch: int = 0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(epoch, **kwargs)
         if plane not in PLANES or batch_size < 1 or min(pad, seed, epoch) < 0:
             raise InvalidOption(
                 f"plane is one of {', '.join(PLANES)}, batch_size at least 1, pad, seed and epoch not "
                 f"negative; found {plane!r}, {batch_size}, {pad}, {seed} and {epoch}"
             )
         self.volumes, self.plane = list(volumes), PLANES[plane]
-        self.batch_size, self.shuffle, self.pad, self.seed, self.epoch = batch_size, shuffle, pad, seed, epoch
+        self.batch_size, self.shuffle, self.pad, self.seed = batch_size, shuffle, pad, seed
         self._slices = [ThickSlices(volume.image, self.plane) for volume in self.volumes]
         self.size = self._common_size()
         axis = self.plane.slice_axis
@@ -223,11 +223,3 @@ class SliceDataset(keras.utils.PyDataset):
     def on_epoch_end(self) -> None:
         """Draw anew; Keras calls this at least once after each epoch."""
         self.epoch += 1
-
-    def follow(self) -> keras.callbacks.Callback:
-        """Return a callback that keeps the epoch of the draws the same as that of the training."""
-
-        def set_epoch(epoch: int, logs: object = None) -> None:
-            self.epoch = epoch
-
-        return keras.callbacks.LambdaCallback(on_epoch_begin=set_epoch)
