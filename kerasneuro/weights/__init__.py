@@ -9,6 +9,7 @@ from kerasneuro.weights.flat_h5 import write_flat
 from kerasneuro.weights.original import Original, write_original
 from kerasneuro.weights.read import read
 from kerasneuro.weights.store import LazyArray, WeightStore
+from kerasneuro.weights.torch_kernels import kernel_entry, reorder_kernel, restore_kernel
 
 __all__ = [
     "Entry",
@@ -17,8 +18,11 @@ __all__ = [
     "WeightStore",
     "assign",
     "is_converted",
+    "kernel_entry",
     "match",
     "read",
+    "reorder_kernel",
+    "restore_kernel",
     "stated_config",
     "unwrap",
     "values_for",

@@ -105,7 +105,7 @@ class TestWeights:
         for variable in narrow.variables:
             layer, kind = variable.path.split("/")
             key = f"{weights.original_name(layer)}.{'bias' if kind == 'bias' else 'weight'}"
-            order = weights.MIRRORED if layer == "up2_tp_conv_0" else weights.CONVOLUTION
+            order = weights.MIRRORED if layer == "up2_tp_conv_0" else (2, 3, 4, 1, 0)
             shape = tuple(variable.shape)
             shapes[key] = shape if kind == "bias" else tuple(shape[order.index(axis)] for axis in range(5))
         write_random(tmp_path / "narrow.h5", shapes)

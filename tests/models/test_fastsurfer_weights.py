@@ -13,7 +13,7 @@ from kerasneuro import registry
 from kerasneuro.errors import InvalidOption, WeightsMismatch
 from kerasneuro.models.fastsurfer import graph, weights
 from kerasneuro.networks import build_graph, load_part
-from kerasneuro.weights import WeightStore, assign, read, unwrap, write_original
+from kerasneuro.weights import WeightStore, assign, read, restore_kernel, unwrap, write_original
 
 # File -> container, what stands before the names, configuration.
 FILES = {
@@ -61,7 +61,7 @@ def test_every_variable_gets_its_array(fixtures: Path, file: str) -> None:
         kernel = store[f"{prefix}decode3.conv1.weight"].read()
         found = keras.ops.convert_to_numpy(model.get_layer("decode3_conv1").kernel)
         np.testing.assert_array_equal(found, kernel.transpose(2, 3, 1, 0))
-        np.testing.assert_array_equal(weights.restore_kernel(found), kernel)
+        np.testing.assert_array_equal(restore_kernel(found), kernel)
         norm = model.get_layer("encode1_bn0")
         for variable, leaf in ((norm.gamma, "weight"), (norm.moving_variance, "running_var")):
             array = store[f"{prefix}encode1.bn0.{leaf}"].read()

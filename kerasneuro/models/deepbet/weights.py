@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kerasneuro.weights import Entry, Original
+from kerasneuro.weights import Entry, Original, kernel_entry
 
 if TYPE_CHECKING:
     import keras
@@ -26,25 +26,13 @@ LAYER = re.compile(
 
 
 FIRST_OF_STAGE = re.compile(r"down\d\.block1\.double_conv\.0\.weight")
-CONVOLUTION = (2, 3, 4, 1, 0)
-"""(out, in, x, y, z) to (x, y, z, in, out), and of a transposed one (in, out, ...) to (..., out, in)."""
 MIRRORED = (2, 3, 4, 0, 1)
 """(in, out, x, y, z) of a transposed convolution of stride 1 to (x, y, z, in, out) of a convolution."""
-
-
-def reorder_kernel(array: np.ndarray) -> np.ndarray:
-    """Turn the kernel of a convolution, or of a transposed one, into the axis order of Keras."""
-    return array.transpose(CONVOLUTION)
 
 
 def mirror_kernel(array: np.ndarray) -> np.ndarray:
     """Turn the kernel of a transposed convolution of stride 1 into that of a convolution."""
     return array[:, :, ::-1, ::-1, ::-1].transpose(MIRRORED)
-
-
-def restore_kernel(array: np.ndarray) -> np.ndarray:
-    """Undo `reorder_kernel`."""
-    return array.transpose(np.argsort(CONVOLUTION))
 
 
 def restore_mirrored(array: np.ndarray) -> np.ndarray:
@@ -110,10 +98,7 @@ def table(store: Mapping[str, LazyArray], model: keras.Model) -> Mapping[str, En
             continue
         key = f"{original_name(layer)}.weight"
         mirrored = layer == f"up{last_stage}_tp_conv_0"
-        convert, order = (mirror_kernel, MIRRORED) if mirrored else (reorder_kernel, CONVOLUTION)
-        invert = restore_mirrored if mirrored else restore_kernel
-        shape = tuple(store[key].shape[axis] for axis in order) if is_kernel(store, key) else None
-        entries[variable.path] = Entry((key,), convert, shape, invert)
+        entries[variable.path] = mirrored_entry(store, key) if mirrored else kernel_entry(store, key, rank=5)
     return entries
 
 
@@ -133,6 +118,8 @@ def original(model: keras.Model) -> Original:
     return Original("torch", table({}, model))
 
 
-def is_kernel(store: Mapping[str, LazyArray], key: str) -> bool:
-    """Tell whether the file has this array, with the five axes of a kernel."""
-    return key in store and len(store[key].shape) == 5
+def mirrored_entry(store: Mapping[str, LazyArray], key: str) -> Entry:
+    """Describe the kernel of a transposed convolution of stride 1."""
+    shape = tuple(store[key].shape) if key in store else ()
+    known = tuple(shape[axis] for axis in MIRRORED) if len(shape) == 5 else None
+    return Entry((key,), mirror_kernel, known, restore_mirrored)

@@ -17,7 +17,7 @@ from kerasneuro.models.fastsurfer import graph, weights
 from kerasneuro.training.losses import DiceCrossEntropy
 from kerasneuro.training.optimizers import AdamL2, StepDecay
 from kerasneuro.training.transfer import copy_weights
-from kerasneuro.weights import assign, read, unwrap, write_flat
+from kerasneuro.weights import assign, read, restore_kernel, unwrap, write_flat
 
 EPOCHS = 31
 LEARNING_RATE = 0.01
@@ -144,4 +144,4 @@ def original_arrays(model: keras.Model) -> Iterator[tuple[str, np.ndarray]]:
         layer, leaf = variable.path.split("/")[-2:]
         values = keras.ops.convert_to_numpy(variable)
         name = f"{layer.replace('_', '.')}.{weights.LEAVES.get(leaf, leaf)}"
-        yield name, weights.restore_kernel(values) if leaf == "kernel" else values
+        yield name, restore_kernel(values) if leaf == "kernel" else values

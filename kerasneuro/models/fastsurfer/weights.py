@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from kerasneuro.errors import WeightsMismatch
-from kerasneuro.weights import Entry, Original
+from kerasneuro.weights import Entry, Original, kernel_entry
 
 if TYPE_CHECKING:
     import keras
@@ -33,18 +31,6 @@ LEAVES = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
-KERNEL = (2, 3, 1, 0)
-"""(out, in, height, width) to (height, width, in, out)."""
-
-
-def reorder_kernel(array: np.ndarray) -> np.ndarray:
-    """Turn the kernel of a convolution into the axis order of Keras."""
-    return array.transpose(KERNEL)
-
-
-def restore_kernel(array: np.ndarray) -> np.ndarray:
-    """Undo `reorder_kernel`."""
-    return array.transpose(np.argsort(KERNEL))
 
 
 def infer_config(store: WeightStore) -> dict[str, Any]:
@@ -130,12 +116,7 @@ def table(store: Mapping[str, LazyArray], model: keras.Model) -> Mapping[str, En
     for variable in in_file_order(model):
         layer, leaf = variable.path.split("/")[-2:]
         key = f"{layer.replace('_', '.')}.{LEAVES.get(leaf, leaf)}"
-        if leaf != "kernel":
-            entries[variable.path] = key
-            continue
-        shape = store[key].shape if key in store else ()
-        known = tuple(shape[axis] for axis in KERNEL) if len(shape) == 4 else None
-        entries[variable.path] = Entry((key,), reorder_kernel, known, restore_kernel)
+        entries[variable.path] = kernel_entry(store, key, rank=4) if leaf == "kernel" else key
     return entries
 
 

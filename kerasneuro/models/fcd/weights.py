@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kerasneuro.errors import WeightsMismatch
-from kerasneuro.weights import Entry, Original
+from kerasneuro.weights import Entry, Original, kernel_entry
 
 if TYPE_CHECKING:
     import keras
@@ -23,8 +23,6 @@ HEAD = "conv_head.0.weight"
 CLASSIFIER = "classifier.3.weight"
 IGNORED = ("*.num_batches_tracked",)
 """Counters of the training program."""
-KERNEL = (2, 3, 4, 1, 0)
-"""(out, in, x, y, z) to (x, y, z, in, out); in = 1 where each channel has its own kernel."""
 LEAVES = {
     "kernel": "weight",
     "gamma": "weight",
@@ -38,16 +36,6 @@ LEAVES = {
 }
 PUBLISHED_HEAD = 576
 MOST_DECIMALS = 6
-
-
-def reorder_kernel(array: np.ndarray) -> np.ndarray:
-    """Turn the kernel of a convolution into the axis order of Keras."""
-    return array.transpose(KERNEL)
-
-
-def restore_kernel(array: np.ndarray) -> np.ndarray:
-    """Undo `reorder_kernel`."""
-    return array.transpose(np.argsort(KERNEL))
 
 
 def flatten_pointwise(array: np.ndarray) -> np.ndarray:
@@ -124,8 +112,7 @@ def table(store: Mapping[str, LazyArray], model: keras.Model) -> Mapping[str, En
         key = f"{original_name(layer)}.{LEAVES.get(leaf, leaf)}"
         shape = tuple(store[key].shape) if key in store else ()
         if leaf == "kernel" and len(variable.shape) == 5:
-            known = tuple(shape[axis] for axis in KERNEL) if len(shape) == 5 else None
-            entries[variable.path] = Entry((key,), reorder_kernel, known, restore_kernel)
+            entries[variable.path] = kernel_entry(store, key, rank=5)
         elif leaf == "kernel":
             entries[variable.path] = Entry((key,), np.transpose, shape[::-1] or None, np.transpose)
         elif leaf.endswith("_kernel"):
