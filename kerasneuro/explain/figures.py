@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import os
 from typing import TYPE_CHECKING, Any
 
 import nibabel
 import numpy as np
 
-from kerasneuro.errors import InvalidOption, MissingDependency
+from kerasneuro.errors import InvalidOption
 from kerasneuro.report.figure import (
-    DPI,
     INCHES_PER_SLICE,
     INK,
-    PAPER,
     PLANES,
     SLICES,
     draw_slice,
     intensity_window,
+    new_figure,
     row_heights,
     slice_positions,
+    to_png,
 )
 from kerasneuro.report.quality import MASK_COLOUR, Region, Scene
 from kerasneuro.tasks.result import RESEARCH_USE
@@ -28,7 +27,6 @@ from kerasneuro.volume import Volume, load
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Image = str | os.PathLike[str] | nibabel.spatialimages.SpatialImage
 STRONGEST_TINT = 0.7  # so that the scan stays visible below
@@ -72,7 +70,7 @@ def draw_montage(image: Image | Volume, heat: Any, *, threshold: float = 0.5, ti
     scene, values = make_scene(image, heat, threshold)
     heights = row_heights(scene)
     rows = sum(heights) * INCHES_PER_SLICE
-    figure = new_figure((SLICES * INCHES_PER_SLICE, rows + CAPTION_INCHES))
+    figure = new_figure(SLICES * INCHES_PER_SLICE, rows + CAPTION_INCHES)
     panels = figure.subplots(len(PLANES), SLICES, squeeze=False, height_ratios=heights)
     top = rows / (rows + CAPTION_INCHES)
     figure.subplots_adjust(left=0.005, right=0.995, bottom=0.01, top=top, wspace=0.03, hspace=0.03)
@@ -133,27 +131,6 @@ def tint(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     colours = colormaps[SIGNED_COLOURS if low < 0 else COLOURS](np.clip((values - low) / (high - low), 0, 1))
     colours[..., 3] = STRONGEST_TINT * np.clip(np.abs(values) / high, 0, 1)
     return np.asarray(colours)
-
-
-def new_figure(size: tuple[float, float]) -> Figure:
-    """Make a dark figure that draws without a display; size in inches."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependency(
-            "pictures need matplotlib; install it with: pip install 'kerasneuro[report]'"
-        ) from error
-    figure = Figure(figsize=size, dpi=DPI, facecolor=PAPER)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def to_png(figure: Figure) -> bytes:
-    """Return a figure as the bytes of a PNG file."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", facecolor=PAPER)
-    return stream.getvalue()
 
 
 def _lay_over(

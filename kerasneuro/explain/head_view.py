@@ -10,12 +10,10 @@ import numpy as np
 from kerasneuro.explain.figures import (
     Image,
     make_scene,
-    new_figure,
     tint,
-    to_png,
     value_limits,
 )
-from kerasneuro.report.figure import INK, intensity_window
+from kerasneuro.report.figure import INK, intensity_window, new_figure, to_png
 from kerasneuro.report.quality import Scene
 from kerasneuro.tasks.result import RESEARCH_USE
 from kerasneuro.volume import Volume
@@ -61,7 +59,7 @@ def draw_head(image: Image | Volume, heat: Any, *, threshold: float = 0.5, title
         If matplotlib is not installed (extra ``report``).
     """
     scene, values = make_scene(image, heat, threshold)
-    figure = new_figure((len(VIEWS) * INCHES_PER_VIEW, INCHES_PER_VIEW + CAPTION_INCHES))
+    figure = new_figure(len(VIEWS) * INCHES_PER_VIEW, INCHES_PER_VIEW + CAPTION_INCHES)
     limits = value_limits(values)
     hot = values if scene.labels is None else np.where(scene.labels != 0, values, 0)
     skin = SKIN * intensity_window(scene.scan)[1]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kerasneuro.errors import MissingDependency
-from kerasneuro.report.figure import DPI, PLANES, intensity_window
+from kerasneuro.report.figure import PLANES, intensity_window, new_figure, to_png
 from kerasneuro.training.cohort import SUBSETS, Sample
 from kerasneuro.training.scores import calibration, confusion
 from kerasneuro.volume import Volume
@@ -23,31 +21,16 @@ PANEL = 3.1  # inches
 WIDTH = 1.6
 
 
-def new_figure(rows: int, columns: int, width: float = PANEL, height: float = PANEL) -> tuple[Figure, Any]:
-    """Make a figure of panels that draws without a display; size of a panel in inches.
+def new_panels(rows: int, columns: int, width: float = PANEL, height: float = PANEL) -> tuple[Figure, Any]:
+    """Make a figure of panels; size of a panel in inches.
 
     Raises
     ------
     MissingDependency
         If matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependency(
-            "an evaluation page needs matplotlib; install it with: pip install 'kerasneuro[evaluation]'"
-        ) from error
-    figure = Figure(figsize=(columns * width, rows * height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(columns * width, rows * height, paper="white", layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def to_png(figure: Figure) -> bytes:
-    """Return a figure as the bytes of a PNG file."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    return stream.getvalue()
 
 
 def draw_scores(labels: np.ndarray, probability: np.ndarray, classes: Sequence[str]) -> bytes:
@@ -62,7 +45,7 @@ def draw_scores(labels: np.ndarray, probability: np.ndarray, classes: Sequence[s
     """
     from sklearn.metrics import precision_recall_curve, roc_curve
 
-    figure, panels = new_figure(1, 4)
+    figure, panels = new_panels(1, 4)
     matrix, receiver, precision, reliability = panels[0]
     table = confusion(labels, probability >= 0.5)
     matrix.imshow(table, cmap="Blues", vmin=0)
@@ -91,7 +74,7 @@ def draw_scores(labels: np.ndarray, probability: np.ndarray, classes: Sequence[s
 
 def draw_history(rows: Sequence[Mapping[str, str]]) -> bytes:
     """Draw loss, accuracy and learning rate of the epochs."""
-    figure, panels = new_figure(1, 3, width=4.1)
+    figure, panels = new_panels(1, 3, width=4.1)
     epochs = [int(row["epoch"]) for row in rows]
 
     def line(panel: Axes, name: str, label: str, colour: str) -> None:
@@ -109,7 +92,7 @@ def draw_history(rows: Sequence[Mapping[str, str]]) -> bytes:
 
 def draw_cohort(samples: Sequence[Sample], classes: Sequence[str]) -> bytes:
     """Draw sizes of the subsets, sites, ages and sexes, by class."""
-    figure, panels = new_figure(1, 4)
+    figure, panels = new_panels(1, 4)
     groups = {
         "subset": [(name, [s for s in samples if s.split == name]) for name in SUBSETS],
         "site": _grouped(samples, "site"),
@@ -156,7 +139,7 @@ def draw_map(
     colours : mapping of str to (sequence of str, sequence of str)
         Such as "site" -> the names of the sites, and the site of each sample; one column each.
     """
-    figure, panels = new_figure(len(maps), len(colours), width=4.1, height=3.5)
+    figure, panels = new_panels(len(maps), len(colours), width=4.1, height=3.5)
     for row, (state, places) in zip(panels, maps.items(), strict=True):
         for panel, (what, (names, values)) in zip(row, colours.items(), strict=True):
             for number, value in enumerate(names):
@@ -180,7 +163,7 @@ def draw_slices(title: str, scans: Mapping[str, Volume]) -> bytes:
     """
     import nibabel
 
-    figure, panels = new_figure(1, len(PLANES) * len(scans), width=1.9, height=2.1)
+    figure, panels = new_panels(1, len(PLANES) * len(scans), width=1.9, height=2.1)
     row = iter(panels[0])
     for name, scan in scans.items():
         image = nibabel.as_closest_canonical(nibabel.Nifti1Image(np.asarray(scan.array), scan.affine))

@@ -12,6 +12,7 @@ from kerasneuro.report.quality import Region, Scene
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SLICES = 7
 INCHES_PER_SLICE = 2.0
@@ -52,17 +53,8 @@ def draw(scene: Scene) -> bytes:
     MissingDependency
         If matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependency(
-            "a quality page needs matplotlib; install it with: pip install 'kerasneuro[report]'"
-        ) from error
     heights = row_heights(scene)
-    size = (SLICES * INCHES_PER_SLICE, sum(heights) * INCHES_PER_SLICE + 0.1)
-    figure = Figure(figsize=size, dpi=DPI, facecolor=PAPER)
-    FigureCanvasAgg(figure)
+    figure = new_figure(SLICES * INCHES_PER_SLICE, sum(heights) * INCHES_PER_SLICE + 0.1)
     panels = figure.subplots(len(PLANES), SLICES, squeeze=False, height_ratios=heights)
     figure.subplots_adjust(left=0.005, right=0.995, bottom=0.01, top=0.99, wspace=0.03, hspace=0.03)
     window = intensity_window(scene.scan)
@@ -72,8 +64,42 @@ def draw(scene: Scene) -> bytes:
             panel.set_axis_off()
             if column < len(positions):
                 draw_slice(panel, scene, plane, positions[column], window, lettered=column == 0)
+    return to_png(figure)
+
+
+def new_figure(width: float, height: float, *, paper: str = PAPER, layout: Any = None) -> Figure:
+    """Make a figure that draws without a display.
+
+    Parameters
+    ----------
+    width, height : float
+        Inches.
+    paper : str
+        Colour of the background.
+    layout : str, optional
+        How matplotlib places the panels.
+
+    Raises
+    ------
+    MissingDependency
+        If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependency(
+            "pictures need matplotlib; install it with: pip install 'kerasneuro[report]'"
+        ) from error
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor=paper, layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def to_png(figure: Figure) -> bytes:
+    """Return a figure as the bytes of a PNG file."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", facecolor=PAPER)
+    figure.savefig(stream, format="png", facecolor="auto")
     return stream.getvalue()
 
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kerasneuro.errors import MissingDependency
-from kerasneuro.report.figure import DPI, INCHES_PER_SLICE, INK, PAPER, PLANES
+from kerasneuro.report.figure import INCHES_PER_SLICE, INK, PAPER, PLANES, new_figure, to_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from kerasneuro.report.registration import Pair
 
@@ -120,7 +117,7 @@ def draw_toggle(scan: np.ndarray, slices: Slices) -> str:
     shape = scan.shape
     sizes = [slices.size(shape, plane) for plane in PLANES]
     ratios = [width / height for width, height in sizes]
-    figure = new_figure(4.0 * sum(ratios), 4.0)
+    figure = new_figure(min(max(4.0 * sum(ratios), 2.0), 20.0), 4.0)
     panels = figure.subplots(1, len(PLANES), squeeze=False, width_ratios=ratios)[0]
     figure.subplots_adjust(left=0, right=1, bottom=0, top=1, wspace=0.01)
     whole = scaled(scan)
@@ -128,35 +125,6 @@ def draw_toggle(scan: np.ndarray, slices: Slices) -> str:
         panel.set_axis_off()
         show(panel, slices.cut(whole, plane), size)
     return base64.b64encode(to_png(figure)).decode("ascii")
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """Make a figure that belongs to no window.
-
-    Raises
-    ------
-    MissingDependency
-        If matplotlib is not installed.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependency(
-            "a quality page needs matplotlib; install it with: pip install 'kerasneuro[report]'"
-        ) from error
-    figure = Figure(
-        figsize=(min(max(width, 2.0), 20.0), min(max(height, 1.0), 20.0)), dpi=DPI, facecolor=PAPER
-    )
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def to_png(figure: Figure) -> bytes:
-    """Return the bytes of a PNG file."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", facecolor=PAPER)
-    return stream.getvalue()
 
 
 def scaled(scan: np.ndarray) -> np.ndarray:

@@ -6,7 +6,8 @@ import gzip
 import math
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,26 @@ def check_payload(dataobj: Any, name: str) -> None:
         raise InvalidImage(
             f"{name}: the header promises {expected} bytes, found {found} in the file; get the file again"
         )
+
+
+@contextmanager
+def reading_voxels(name: str) -> Iterator[None]:
+    """Turn what goes wrong while voxels are read into one sentence.
+
+    Raises
+    ------
+    InvalidImage
+        If the file is damaged or truncated.
+    """
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        if isinstance(error, InvalidImage):
+            raise
+        raise InvalidImage(
+            f"{name}: the voxels cannot be read, the file is damaged or truncated ({one_line(error)}); "
+            "get the file again"
+        ) from error
 
 
 def read_bytes(path: Path, start: int, length: int, *, checked: bool) -> bytes:

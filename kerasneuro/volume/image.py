@@ -29,6 +29,7 @@ from kerasneuro.volume.header_check import (
     frame_shape,
     one_line,
     read_bytes,
+    reading_voxels,
 )
 
 AffineRule = Literal["best", "sform", "qform"]
@@ -198,7 +199,7 @@ def _read(image: Any, shape: tuple[int, int, int], dtype: DTypeLike | None, name
     dataobj = image.dataobj
     on_disk = np.dtype(image.get_data_dtype()).itemsize
     check_memory(shape, on_disk + (np.dtype(dtype).itemsize if dtype else on_disk), name)
-    try:
+    with reading_voxels(name):
         check_payload(dataobj, name)
         if type(dataobj) is ArrayProxy:
             dataobj = _in_memory(dataobj, shape, name)
@@ -206,13 +207,6 @@ def _read(image: Any, shape: tuple[int, int, int], dtype: DTypeLike | None, name
             dataobj = dataobj[..., 0]
         with np.errstate(over="ignore", invalid="ignore"):
             array = np.asanyarray(dataobj, dtype=dtype)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        if isinstance(error, InvalidImage):
-            raise
-        raise InvalidImage(
-            f"{name}: the voxels cannot be read, the file is damaged or truncated ({one_line(error)}); "
-            "get the file again"
-        ) from error
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 import nibabel
 import numpy as np
 
-from kerasneuro.errors import InvalidImage
 from kerasneuro.volume.geometry import Geometry
-from kerasneuro.volume.header_check import check_image, check_memory, check_payload, frame_shape, one_line
+from kerasneuro.volume.header_check import (
+    check_image,
+    check_memory,
+    check_payload,
+    frame_shape,
+    reading_voxels,
+)
 from kerasneuro.volume.image import Image, Volume, open_image
 
 MGH_TYPES = (np.uint8, np.int16, np.int32, np.float32)
@@ -43,16 +47,9 @@ def read_series(image: Image | Volume) -> tuple[np.ndarray, Geometry, Any]:
     frame_shape(opened.shape, "first", name)
     geometry = Geometry.of(opened)
     check_memory(opened.shape, np.dtype(opened.get_data_dtype()).itemsize, name)
-    try:
+    with reading_voxels(name):
         check_payload(opened.dataobj, name)
         array = np.asanyarray(opened.dataobj)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        if isinstance(error, InvalidImage):
-            raise
-        raise InvalidImage(
-            f"{name}: the voxels cannot be read, the file is damaged or truncated ({one_line(error)}); "
-            "get the file again"
-        ) from error
     return array, geometry, opened.header
 
 
