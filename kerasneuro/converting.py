@@ -64,7 +64,8 @@ def convert_weights(
     ModelNotFound, ModelNotReady
         If the model is not registered, or this version cannot build it.
     InvalidOption
-        If `part` is missing or unknown, the file is an ONNX graph, or the original cannot be written.
+        If `part` is missing or unknown, a whole model (``.keras``) is asked for, or the original cannot be
+        written.
     OutputError
         If the output exists, is the source, or cannot be written.
     WeightsNotFound, WeightsCorrupt, WeightsMismatch
@@ -79,7 +80,7 @@ def convert_weights(
     from kerasneuro.weights import match, read, values_for, write_flat, write_original
 
     source, target = Path(path), Path(output)
-    refuse_graphs(source, target)
+    refuse_whole_model(source, target)
     card = ready_card(to)
     part = choose_part(card, part)
     check_paths(source, target, overwrite)
@@ -107,19 +108,89 @@ def convert_weights(
     return target
 
 
-def refuse_graphs(source: Path, target: Path) -> None:
-    """Refuse what needs a graph to be read from the file.
+def convert_graph(
+    path: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    layout: str = "channels_last",
+    overwrite: bool = False,
+) -> Path:
+    """Write the network of an ONNX file as a whole Keras model (``.keras``); nothing in the file is run.
+
+    Parameters
+    ----------
+    path : path
+        The ONNX file.
+    output : path
+        The new file. Plain Keras reads it after ``import kerasneuro.nn.registered``.
+    layout : {"channels_last", "onnx"}
+        See `kerasneuro.convert`.
+    overwrite : bool
+        Replace an existing file.
+
+    Returns
+    -------
+    Path
+        The new file, complete.
 
     Raises
     ------
     InvalidOption
-        If the source is an ONNX file, or the target a whole Keras model.
+        If the layout is unknown, or the output is not named ``.keras``.
+    OutputError
+        If the output exists, is the source, or cannot be written.
+    WeightsNotFound, WeightsCorrupt, UnsupportedGraph
+        If the source is missing or damaged, or has an operator that is not supported.
     """
-    if source.suffix.lower() == ".onnx" or target.suffix.lower() == ".keras":
+    from kerasneuro.onnx_models import convert
+    from kerasneuro.weights.whole_file import whole_file
+
+    source, target = Path(path), Path(output)
+    if target.suffix.lower() != ".keras":
+        raise InvalidOption(f"a whole model is written to a file named .keras, found {target.name}")
+    check_paths(source, target, overwrite)
+    model = convert(source, layout)
+    with whole_file(target) as partial:
+        named = partial.with_name(f"{partial.name}.keras")  # Keras goes by the name.
+        try:
+            model.save(named)
+            os.replace(named, partial)
+        finally:
+            named.unlink(missing_ok=True)
+    return target
+
+
+def refuse_whole_model(source: Path, target: Path) -> None:
+    """Refuse to write the weights of a registered model as a whole one.
+
+    Raises
+    ------
+    InvalidOption
+        If the output is named ``.keras``.
+    """
+    if is_graph(source, target):
         raise InvalidOption(
-            f"{source.name} cannot become {target.name}: this version does not read ONNX graphs or write "
-            "whole models (.keras) yet; it converts the weights of a registered model to .h5"
+            f"{source.name} holds its own network: kerasneuro.convert makes a Keras model of it, without the "
+            "name of a registered one"
         )
+
+
+def is_graph(source: Path, target: Path) -> bool:
+    """Say whether the network of an ONNX file is to become a whole Keras model.
+
+    Raises
+    ------
+    InvalidOption
+        If a whole model is asked for, but the source is no ONNX file.
+    """
+    if target.suffix.lower() != ".keras":
+        return False
+    if source.suffix.lower() != ".onnx":
+        raise InvalidOption(
+            f"{source.name} cannot become {target.name}: only the network of an ONNX file is written as a "
+            "whole model; the weights of a registered model become .h5"
+        )
+    return True
 
 
 def choose_part(card: ModelCard, part: str | None) -> str:
@@ -130,7 +201,7 @@ def choose_part(card: ModelCard, part: str | None) -> str:
     InvalidOption
         If it is missing or unknown.
     """
-    if part is None and not card.parts:
+    if part is None and (not card.parts or card.is_bag):
         return ""
     if part is None or part not in card.parts:
         known = f"its parts are {', '.join(card.parts)}" if card.parts else "it has one network and no parts"

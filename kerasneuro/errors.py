@@ -27,6 +27,10 @@ class WeightsMismatch(KerasNeuroError, ValueError):
     """The arrays of a weight file do not fit the variables of the graph one to one."""
 
 
+class UnsupportedGraph(KerasNeuroError, ValueError):
+    """An ONNX graph uses an operator, or a way to use one, that cannot become a Keras graph."""
+
+
 class FetchFailed(KerasNeuroError, OSError):
     """No source delivered the registered bytes of a file."""
 
@@ -41,6 +45,10 @@ class InvalidTransform(KerasNeuroError, ValueError):
 
 class InvalidOption(KerasNeuroError, ValueError):
     """An option of a call has a value outside what is allowed."""
+
+
+class HubDamaged(KerasNeuroError, ValueError):
+    """The list of added models cannot be read."""
 
 
 class OutputError(KerasNeuroError, OSError):

@@ -21,6 +21,11 @@ from kerasneuro.errors import InvalidOption
 @click.option(
     "--to-original", is_flag=True, help="Write what the original package reads: Keras 2 .h5 or state dict."
 )
+@click.option(
+    "--layout",
+    type=click.Choice(["channels_last", "onnx"]),
+    help="Axis order of the inputs and outputs of an ONNX model (default: channels_last).",
+)
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--verbose", is_flag=True, help="Show the traceback of an error.")
@@ -30,6 +35,7 @@ def convert_command(
     part: str | None,
     output: str,
     to_original: bool,
+    layout: str | None,
     overwrite: bool,
     as_json: bool,
     verbose: bool,
@@ -38,10 +44,16 @@ def convert_command(
 
     FILE is a Keras .h5 file, a PyTorch state dict or checkpoint (.pth, .pkl, .pt, .ckpt), a TorchScript
     archive, the folder of a TensorFlow SavedModel, or a converted .h5. Nothing in it is run.
-    """
-    from kerasneuro.converting import convert_weights, refuse_graphs
 
-    refuse_graphs(Path(files[0]), Path(output))
+    An ONNX model, registered or not, becomes a whole Keras model: convert model.onnx -o model.keras.
+    """
+    from kerasneuro.converting import convert_weights, is_graph
+
+    if is_graph(Path(files[0]), Path(output)):
+        refuse_options(files, {"--to": name, "--part": part, "--to-original": to_original})
+        whole_model(files[0], output, layout or "channels_last", overwrite=overwrite, as_json=as_json)
+        return
+    refuse_options((), {"--layout": layout})
     if name is None:
         raise click.UsageError("say with --to NAME which model the file belongs to")
     planned = plan(files, name, part, Path(output), to_original=to_original, overwrite=overwrite)
@@ -56,6 +68,37 @@ def convert_command(
             click.echo(str(target))
     if as_json:
         say_json({"converted": written})
+
+
+def refuse_options(files: tuple[str, ...], options: dict[str, object]) -> None:
+    """Refuse what does not belong to the kind of conversion.
+
+    Raises
+    ------
+    click.UsageError
+        If there are several files, or one of the options is given.
+    """
+    if len(files) > 1:
+        raise click.UsageError("an ONNX model is converted alone: give one file")
+    wrong = [option for option, value in options.items() if value]
+    if wrong:
+        whole = "an ONNX model to a whole one (.keras)"
+        kind = whole if files else f"weights; it belongs to the conversion of {whole}"
+        raise click.UsageError(f"{wrong[0]} has no meaning for the conversion of {kind}")
+
+
+def whole_model(source: str, output: str, layout: str, *, overwrite: bool, as_json: bool) -> None:
+    """Convert an ONNX model to a Keras model, and say where it is."""
+    from kerasneuro.converting import convert_graph
+
+    chosen = choose_backend()
+    if chosen:
+        click.echo(chosen, err=True)
+    written = convert_graph(source, output, layout=layout, overwrite=overwrite)
+    if as_json:
+        say_json({"converted": [{"source": source, "output": str(written), "layout": layout}]})
+    else:
+        click.echo(str(written))
 
 
 def plan(

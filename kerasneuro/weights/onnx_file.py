@@ -6,23 +6,26 @@ The file is one protocol-buffer message, ModelProto of onnx/onnx@v1.17.0, onnx/o
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from kerasneuro.errors import WeightsCorrupt
+from kerasneuro.errors import UnsupportedGraph, WeightsCorrupt, WeightsNotFound
 from kerasneuro.weights import wire
-from kerasneuro.weights.onnx_tensor import read_tensor
+from kerasneuro.weights.onnx_tensor import Fields, Place, read_tensor
 from kerasneuro.weights.store import LazyArray, WeightStore
 
 FORMAT = "onnx"
 MOST_FIELDS = 5_000_000
 MOST_TEXT = 4096
+HEAD_BYTES = 16
 # The first field is the version of the format; the first published one was 3.
 VERSION_FIELD = 0x08
 OLDEST_VERSION, LATEST_VERSION = 3, 127
 # Numbers of the fields of ModelProto and GraphProto.
-IR_VERSION, PRODUCER, PRODUCER_VERSION, GRAPH, OPSET = 1, 2, 3, 7, 8
+IR_VERSION, PRODUCER, PRODUCER_VERSION, GRAPH, OPSET, FUNCTION = 1, 2, 3, 7, 8, 25
 INITIALIZER, SPARSE_INITIALIZER = 5, 15
 EMPTY = memoryview(b"")
 
@@ -54,15 +57,14 @@ def open_onnx(path: Path) -> WeightStore:
     WeightsNotFound
         If a file of external data is missing.
     """
-    try:
-        content = np.memmap(path, np.uint8, "r")
-        return _read_model(content, path)
-    except WeightsCorrupt as error:
-        raise WeightsCorrupt(f"{path} {error}") from error
-    except (OSError, ValueError) as error:
-        if isinstance(error, WeightsCorrupt | FileNotFoundError):
-            raise
-        raise WeightsCorrupt(f"{path} can not be read: {error}; fetch it again") from error
+    with _located(path):
+        file = _read_model(np.memmap(path, np.uint8, "r"), path)
+    attributes = {
+        "producer": file.producer,
+        "ir_version": str(file.ir_version),
+        "opset": ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in file.opsets),
+    }
+    return WeightStore(path, FORMAT, file.initialisers, attributes=attributes)
 
 
 class _Walk:
@@ -79,7 +81,58 @@ class _Walk:
             yield pair
 
 
-def _read_model(content: np.ndarray, path: Path) -> WeightStore:
+@dataclass(frozen=True)
+class GraphFile:
+    """The parts of an ONNX file that was checked: its graph as bytes, and how to read tensors from it."""
+
+    path: Path
+    graph: memoryview
+    initialisers: dict[str, LazyArray]
+    opsets: list[tuple[str, int]]
+    producer: str
+    ir_version: int
+    fields: Fields
+    place: Place
+
+
+@contextmanager
+def open_graph(path: Path) -> Iterator[GraphFile]:
+    """Open an ONNX file to read its graph; what is wrong with it becomes one error with its path.
+
+    Raises
+    ------
+    WeightsCorrupt
+        If the file is damaged, is no ONNX model, or leads outside its folder.
+    UnsupportedGraph
+        If it holds functions.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except FileNotFoundError as error:
+        raise WeightsNotFound(f"there is no ONNX file at {path}: check the path") from error
+    except OSError as error:
+        raise WeightsNotFound(f"{path} can not be opened: {error}") from error
+    if not is_onnx(head):
+        raise WeightsCorrupt(f"{path} is not an ONNX model; fetch it again")
+    with _located(path):
+        yield _read_model(np.memmap(path, np.uint8, "r"), path, whole=True)
+
+
+@contextmanager
+def _located(path: Path) -> Iterator[None]:
+    """Put the path before what is wrong with a file."""
+    try:
+        yield
+    except (WeightsCorrupt, UnsupportedGraph) as error:
+        raise type(error)(f"{path} {error}") from error
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise WeightsCorrupt(f"{path} can not be read: {error}; fetch it again") from error
+
+
+def _read_model(content: np.ndarray, path: Path, *, whole: bool = False) -> GraphFile:
     walk, numbers = _Walk(), {IR_VERSION: 0}
     texts, opsets, graphs = {PRODUCER: "", PRODUCER_VERSION: ""}, [], []
     for key, value in walk.fields(content.data):
@@ -91,28 +144,26 @@ def _read_model(content: np.ndarray, path: Path) -> WeightStore:
             opsets.append(_opset(wire.content(value)))
         elif key == GRAPH:
             graphs.append(wire.content(value))
+        elif key == FUNCTION and whole:
+            raise UnsupportedGraph("holds functions, which are not supported: inline them (onnx.inliner)")
     if len(graphs) != 1 or not opsets:
         raise WeightsCorrupt("is not an ONNX model: it has no graph, or several")
-    attributes = {
-        "producer": " ".join(filter(None, texts.values())),
-        "ir_version": str(numbers[IR_VERSION]),
-        "opset": ", ".join(opsets),
-    }
-    return WeightStore(path, FORMAT, _initialisers(graphs[0], content, path, walk), attributes=attributes)
-
-
-def _opset(message: memoryview) -> str:
-    values = dict(wire.fields(message))
-    domain = wire.text(values.get(1, EMPTY))
-    return f"{domain[:MOST_TEXT] or 'ai.onnx'} {wire.number(values.get(2, 0))}"
-
-
-def _initialisers(graph: memoryview, content: np.ndarray, path: Path, walk: _Walk) -> dict[str, LazyArray]:
     first = content.ctypes.data
 
     def place(part: memoryview) -> tuple[int, int]:
         return np.frombuffer(part, np.uint8).ctypes.data - first, len(part)
 
+    arrays = _initialisers(graphs[0], path, walk, place)
+    producer = " ".join(filter(None, texts.values()))
+    return GraphFile(path, graphs[0], arrays, opsets, producer, numbers[IR_VERSION], walk.fields, place)
+
+
+def _opset(message: memoryview) -> tuple[str, int]:
+    values = dict(wire.fields(message))
+    return wire.text(values.get(1, EMPTY))[:MOST_TEXT], wire.number(values.get(2, 0))
+
+
+def _initialisers(graph: memoryview, path: Path, walk: _Walk, place: Place) -> dict[str, LazyArray]:
     arrays: dict[str, LazyArray] = {}
     for key, value in walk.fields(graph):
         if key == SPARSE_INITIALIZER:

@@ -62,6 +62,21 @@ def test_parts_go_into_a_folder_and_back(call: Call, state: Path, tmp_path: Path
         assert (tmp_path / "back" / f"deepbet-{part}.pth").read_bytes() == state.read_bytes()
 
 
+def test_onnx_model_becomes_a_keras_model(call: Call, fixtures: Path, tmp_path: Path) -> None:
+    import keras
+
+    source = fixtures / "hsf" / "onnx_ops" / "conv2d.onnx"
+    outcome = call("convert", source, "-o", tmp_path / "m.keras", "--json")
+    row = {"source": str(source), "output": str(tmp_path / "m.keras"), "layout": "channels_last"}
+    assert (outcome.code, outcome.json) == (0, {"converted": [row]})
+    assert os.listdir(tmp_path) == ["m.keras"]
+    assert keras.models.load_model(tmp_path / "m.keras").input_shape == (2, 9, 8, 3)
+    again = call("convert", source, "-o", tmp_path / "m.keras")
+    assert again.code == 1 and "exists already" in again.errors[0]
+    assert call("convert", source, "-o", tmp_path / "m.keras", "--overwrite", "--layout", "onnx").code == 0
+    assert keras.models.load_model(tmp_path / "m.keras").input_shape == (2, 3, 9, 8)
+
+
 def test_existing_output_needs_overwrite(call: Call, weights: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.h5"
     target.write_bytes(b"mine")
@@ -117,8 +132,19 @@ BAD = {
         1,
         "is the file to convert",
     ),
-    "onnx": (["{onnx}", "-o", "{folder}/model.keras"], 1, "does not read ONNX graphs"),
-    "onnx to a model": (["{onnx}", "--to", "deepbet", "-o", "{out}"], 1, "does not read ONNX graphs"),
+    "cut onnx": (["{onnx}", "-o", "{folder}/model.keras"], 1, "is not an ONNX model"),
+    "onnx to weights without a model": (["{onnx}", "-o", "{out}"], 2, "--to NAME"),
+    "weights to a whole model": (
+        ["{h5}", "-o", "{folder}/model.keras"],
+        1,
+        "only the network of an ONNX file",
+    ),
+    "whole model of a name": (
+        ["{onnx}", "--to", "deepbet", "-o", "{folder}/m.keras"],
+        2,
+        "--to has no meaning",
+    ),
+    "layout of weights": (["{h5}", "--layout", "onnx", "-o", "{out}"], 2, "--layout has no meaning"),
     "kwyk to the original": (
         ["{kwyk}", "--to", "kwyk-bwn", "--to-original", "-o", "{out}"],
         1,
