@@ -5,6 +5,7 @@ Only convolutions count; a multiplication and an addition are two operations.
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 
@@ -107,3 +108,24 @@ def fcd_network(edge: int) -> int:
         inputs = outputs
     total += 3 * 2 * size**3 * 3 * 96 + convolution(size, 1, 288, 96) + convolution(size, 1, 96, 576)
     return total + 2 * (576 * 256 + 256 * 2)
+
+
+def hsf_crop(edge: int) -> tuple[int, int, int]:
+    """Return the shape of a crop around a hippocampus, a multiple of 8; 56 gives 40 x 56 x 56."""
+    return (max(8, edge * 5 // 7 // 8 * 8), edge, edge)
+
+
+def hsf_network(edge: int) -> int:
+    """Operations of one network of HSF (generation 4) for a crop."""
+    filters = (64, 128, 256, 512)
+    voxels = math.prod(hsf_crop(edge))
+    total = voxels * filters[0] * 6  # the last, pointwise convolution
+    for level, width in enumerate(filters):
+        size, before = voxels >> 3 * level, filters[level - 1] if level else 1
+        total += size * 27 * (before * width + 2 * width * width)
+        if level:
+            total += size * 27 * (before * before + before * width)  # from and to the finer level
+        if level < len(filters) - 1:
+            gate = 2 * width * (width // 2) + width // 2
+            total += size * (27 * 3 * width * width + gate)
+    return 2 * total

@@ -11,6 +11,7 @@ import zlib
 from typing import Any
 
 import numpy as np
+import operations
 
 PLANES = ("fastsurfer",)
 """The 2-D networks."""
@@ -40,5 +41,6 @@ def fill(model: Any) -> None:
 def random_input(family: str, edge: int, batch: int) -> np.ndarray:
     """Return standard normal float32 blocks (batch, edge, edge, edge, C) or slices (batch, edge, edge, C)."""
     spatial = (edge, edge) if family in PLANES else (edge, edge, edge)
+    spatial = operations.hsf_crop(edge) if family == "hsf" else spatial
     shape = (*spatial, CHANNELS.get(family, 1))
     return np.random.default_rng(0).standard_normal((batch, *shape), dtype=np.float32)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerator import measure_gpu
+from hsf import measure_hsf
 from networks import measure_networks
 from plan import SIZES, Plan, available_cores
 from whole_jobs import deepbet, nobrainer
@@ -27,7 +28,7 @@ from write_up import machine, write
 
 ROOT = Path(__file__).resolve().parent.parent
 BACKENDS = ("tensorflow", "jax", "torch", "openvino")
-CASES = ("deepbet", "nobrainer", "parcellation", "specialise", "gpu", "networks")
+CASES = ("deepbet", "nobrainer", "parcellation", "specialise", "hsf", "gpu", "networks")
 HYPERNETWORK_BYTES = 45 * 10**8  # room for its file, and for what is made of it
 
 
@@ -74,7 +75,7 @@ def kept_record(folder: Path, size: str, cases: list[str]) -> dict[str, Any]:
     record: dict[str, Any] = {"kept": kept_runs(last, kept)}
     for name in ("cases", "blocks"):
         record[name] = [case for case in last[name] if case["case"].removesuffix("-block") in kept]
-    for name in ("parcellation", "specialise"):
+    for name in ("parcellation", "specialise", "hsf"):
         if name in kept:
             record[name] = last.get(name)
     if "gpu" in kept:
@@ -109,6 +110,9 @@ def measure(plan: Plan, cases: list[str], kept: Mapping[str, Any]) -> Iterator[d
         yield record
     if "specialise" in cases:
         record["specialise"] = specialise(plan)
+        yield record
+    if "hsf" in cases:
+        record["hsf"] = measure_hsf(plan)
         yield record
     if "gpu" in cases:
         record["gpu"] = measure_gpu(plan)

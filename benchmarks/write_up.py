@@ -50,6 +50,10 @@ A file of random values in the layout of synthmorph-deform's becomes the network
 step in a process of its own, medians (memory: the most), imports not timed. Promised: the first load within
 1.5 times reading and hashing the file once, and 5 s; 1.2 GB of memory; from the cache within 2 s.
 """
+HSF = """\
+A network of full width with random weights, in an ONNX file as PyTorch's exporter writes it: through
+onnxruntime, as HSF runs it, and the same weights in our graph. *Difference* is that of the probabilities.
+"""
 GPU = """\
 As above, with the arrays in main memory before and after the call. Convolutions run in each library's own
 default precision, which may be TF32; the matrix product is true float32, so shares above 100% can occur. GPU
@@ -125,6 +129,7 @@ COLUMNS: Mapping[str, tuple[Column, ...]] = {
     "nobrainer": (*END, ("load, s", number("load_s")), ("scan, s", number("first_call_s")), MEMORY, UNLIKE),
     "block": (*CALLS, ("x original", number("ratio")), MEMORY, SHARE, UNLIKE),
     "forward": (*CALLS, *AGAINST, MEMORY, SHARE),
+    "hsf": (*CALLS, ("x onnxruntime", number("ratio")), AGAINST[1], MEMORY, SHARE),
     "gpu": (*CALLS, *AGAINST, ("GPU memory, GB", number("device_peak_bytes", ".2f", 1e-9)), SHARE),
 }
 
@@ -189,6 +194,7 @@ def every_case(record: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Yield every case of a run."""
     yield from (*record["cases"], *record["blocks"], *record["forward"])
     yield from (record["gpu"] or {}).get("forward", ())
+    yield from filter(None, [record.get("hsf")])
     for points in record["scaling"].values():
         yield from points
 
@@ -251,6 +257,10 @@ def page(record: Mapping[str, Any]) -> str:
     if record["forward"]:
         lines += ["## Networks alone", "", FORWARD]
         lines += [table(case, COLUMNS["forward"]) for case in record["forward"]]
+    if record.get("hsf"):
+        missed = [name for name, kept in record["hsf"]["kept"].items() if not kept]
+        verdict = f"Missed: {', '.join(missed)}." if missed else f"Kept: {', '.join(record['hsf']['kept'])}."
+        lines += ["## HSF against onnxruntime", "", HSF, table(record["hsf"], COLUMNS["hsf"]), verdict, ""]
     lines += scaling(record["scaling"])
     if record.get("parcellation"):
         lines += steps(record["parcellation"])

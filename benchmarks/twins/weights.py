@@ -7,6 +7,8 @@ import torch
 from random_weights import values
 from torch import nn
 
+from twins.hsf import SwitchNorm3d
+
 KERAS_NAMES = {"weight": "kernel"}
 KERAS_NAMES_OF_NORM = {
     "weight": "gamma",
@@ -41,6 +43,8 @@ def keras_name(owner: nn.Module, leaf: str) -> str:
     """Name one array of a module as its Keras layer does."""
     if isinstance(owner, nn.BatchNorm2d | nn.BatchNorm3d):
         return KERAS_NAMES_OF_NORM[leaf]
+    if isinstance(owner, SwitchNorm3d):
+        return KERAS_NAMES_OF_NORM.get(leaf, leaf)
     return "alpha" if isinstance(owner, nn.PReLU) else KERAS_NAMES.get(leaf, leaf)
 
 
@@ -52,6 +56,8 @@ def from_keras(path: str, owner: nn.Module, shape: tuple[int, ...]) -> np.ndarra
         return values(path, shape[1::-1]).T.reshape(shape)
     if len(shape) < 4:
         return values(path, shape)
+    if isinstance(owner, SwitchNorm3d):
+        return values(path, shape[1:2]).reshape(shape)
     first, second, *kernel = shape
     if isinstance(owner, nn.ConvTranspose3d) and owner.stride == (1, 1, 1):
         # Keras has an ordinary convolution here: the kernel mirrored, (k, k, k, in, out).

@@ -34,6 +34,8 @@ class Request:
     overwrite: bool
     as_json: bool
     explain: str | None = None
+    skip_existing: bool = False
+    folder: Path | None = None
 
 
 def run_request(request: Request) -> None:
@@ -79,7 +81,14 @@ def compute_all(request: Request, steps: Steps) -> list[dict[str, Any]]:
         overwrite=request.overwrite,
         read=weight_paths(request.weights),
         stems=request.stems,
+        skip_existing=request.skip_existing,
     )
+    if len(jobs) < len(request.scans):
+        steps.say(
+            f"left out {len(request.scans) - len(jobs)} of {len(request.scans)} scans: they have results"
+        )
+    if not jobs:
+        return []
     chosen = choose_backend()
     if chosen:
         steps.say(chosen)
@@ -87,7 +96,7 @@ def compute_all(request: Request, steps: Steps) -> list[dict[str, Any]]:
         from kerasneuro.explain.result import check_method
 
         check_method(request.explain)
-    task = kerasneuro.load(request.card.name, weights=request.weights)
+    task = kerasneuro.load(request.folder or request.card.name, weights=request.weights)
     documents = []
     for job in jobs:
         steps.say(f"running {request.card.name} on {', '.join(map(str, job.images.values()))}")

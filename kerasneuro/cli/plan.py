@@ -41,6 +41,10 @@ class Job:
         """Where the files go."""
         return next(iter(self.files.values())).parent
 
+    def main(self, task: type[Task]) -> Path:
+        """Return the main output, or the first one where it is not asked for."""
+        return self.files.get(task.main_output, next(iter(self.files.values())))
+
     @property
     def targets(self) -> tuple[Path, ...]:
         """Every file that may be written."""
@@ -58,6 +62,7 @@ def plan_jobs(
     overwrite: bool,
     read: Iterable[Path] = (),
     stems: Sequence[str] | None = None,
+    skip_existing: bool = False,
 ) -> list[Job]:
     """Plan all scans, and refuse what cannot end well.
 
@@ -77,6 +82,8 @@ def plan_jobs(
         Other files that are read, such as weights: they may not be targets either.
     stems : sequence of str, optional
         Start of the file names of each scan (default: the name of its first image).
+    skip_existing : bool
+        Leave out scans whose main output (else the first one written) exists.
 
     Raises
     ------
@@ -96,6 +103,8 @@ def plan_jobs(
         for images, stem in zip(scans, starts, strict=True)
     ]
     refuse_clashes(jobs)
+    if skip_existing:
+        jobs = [job for job in jobs if not job.main(task).exists()]
     refuse_inputs(jobs, [*(path for images in scans for path in images.values()), *read])
     check_targets([path for job in jobs for path in job.targets], overwrite=overwrite)
     return jobs

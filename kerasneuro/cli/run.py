@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from kerasneuro import registry
+from kerasneuro.cli.folders import expand_folders, folder_options
 from kerasneuro.cli.options import free_names, given, prediction_options, task_options
 from kerasneuro.cli.subjects import list_subjects, subject_options
 from kerasneuro.errors import InvalidOption
@@ -17,7 +18,7 @@ from kerasneuro.tasks.bids import find_scans
 
 FILE = click.Path(path_type=Path)
 RESERVED = {"-o", "--output", "--weights", "--outputs", "--report", "--overwrite", "--json", "--verbose"}
-RESERVED |= {"-h", "--help", "--explain"}
+RESERVED |= {"-h", "--help", "--explain", "--pattern", "--skip-existing"}
 EXPLANATIONS = ("grad-cam", "integrated-gradients", "occlusion")
 
 
@@ -29,9 +30,13 @@ class Models(click.Group):
         return [card.name for card in registry.cards() if card.status != "planned"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
-        """Build the command of one model."""
+        """Build the command of one model: of a registered one, or of a saved one by its folder."""
+        from kerasneuro.model_folder import CARD, folder_task, is_path, read_folder
         from kerasneuro.networks import ready_card
 
+        if is_path(cmd_name) or (Path(cmd_name) / CARD).is_file():
+            folder = read_folder(cmd_name)
+            return model_command(folder.card, folder_task(folder), folder.path)
         return model_command(ready_card(cmd_name))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -51,7 +56,8 @@ class Models(click.Group):
 def run_command(ctx: click.Context) -> None:
     """Run a model on scans and write the results to OUT.
 
-    `kerasneuro run NAME --help` shows the options of a model.
+    `kerasneuro run NAME --help` shows the options of a model. In place of a name, NAME may be the folder of
+    a saved model.
     """
     if ctx.invoked_subcommand is None:
         raise click.UsageError("name a model, the scan, and where the result goes", ctx)
@@ -72,11 +78,13 @@ class ModelCommand(click.Command):
                 formatter.write_dl(rows)
 
 
-def model_command(card: ModelCard) -> click.Command:
+def model_command(
+    card: ModelCard, task: type[Task] | None = None, folder: Path | None = None
+) -> click.Command:
     """Build the command of one model; this imports its task, not Keras."""
-    from kerasneuro.networks import task_class
+    from kerasneuro.hub import task_of
 
-    task = task_class(card)
+    task = task or task_of(card)
     taken = set(RESERVED)
     own: list[click.Parameter] = [
         *task_options(task, taken),
@@ -109,11 +117,13 @@ def model_command(card: ModelCard) -> click.Command:
             overwrite=values["overwrite"],
             as_json=values["as_json"],
             explain=values.get("explain"),
+            skip_existing=values["skip_existing"],
+            folder=folder,
         )
         run_request(request)
 
     summary = f"{card.summary}\n\nFor research only. Cite: {card.citation}"
-    common = [*common_options(), *prediction_options(task, taken)]
+    common = [*common_options(), *folder_options(task), *prediction_options(task, taken)]
     return ModelCommand(card.name, callback=callback, params=[images, *own, *common], help=summary)
 
 
@@ -131,6 +141,9 @@ def common_options() -> list[click.Option]:
         click.Option(["--outputs"], metavar="A,B", help="Write only these outputs into the folder."),
         click.Option(["--report"], is_flag=True, help="Write a quality page (.html and .png) as well."),
         click.Option(["--overwrite"], is_flag=True, help="Replace existing files."),
+        click.Option(
+            ["--skip-existing"], is_flag=True, help="Leave out scans whose main output exists already."
+        ),
         click.Option(["as_json", "--json"], is_flag=True, help="Print one JSON document instead of paths."),
         click.Option(["--verbose"], is_flag=True, help="Show the traceback of an error."),
     ]  # fmt: skip
@@ -175,7 +188,8 @@ def collect_scans(
     open_roles = [role for role in task.roles if role not in named]
     if len(task.roles) == 1:
         role = task.roles[0]
-        scans = [{role: path} for path in (*named.values(), *positional)]
+        paths = expand_folders(task, (*named.values(), *positional), values.get("pattern"))
+        scans = [{role: path} for path in paths]
         if not scans and required:
             raise click.UsageError("give at least one image")
         return scans

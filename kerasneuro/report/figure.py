@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,18 +54,23 @@ def draw(scene: Scene) -> bytes:
     MissingDependency
         If matplotlib is not installed.
     """
-    heights = row_heights(scene)
-    figure = new_figure(SLICES * INCHES_PER_SLICE, sum(heights) * INCHES_PER_SLICE + 0.1)
-    panels = figure.subplots(len(PLANES), SLICES, squeeze=False, height_ratios=heights)
-    figure.subplots_adjust(left=0.005, right=0.995, bottom=0.01, top=0.99, wspace=0.03, hspace=0.03)
+    figure, panels = slice_panels(row_heights(scene))
     window = intensity_window(scene.scan)
     for row, plane in zip(panels, PLANES, strict=True):
         positions = slice_positions(scene, PLANES[plane][0])
-        for column, panel in enumerate(row):
-            panel.set_axis_off()
-            if column < len(positions):
-                draw_slice(panel, scene, plane, positions[column], window, lettered=column == 0)
+        for column, position in enumerate(positions):
+            draw_slice(row[column], scene, plane, position, window, lettered=column == 0)
     return to_png(figure)
+
+
+def slice_panels(heights: Sequence[float]) -> tuple[Figure, Any]:
+    """Make a figure with `SLICES` empty panels in each row; heights are relative to a panel's width."""
+    figure = new_figure(SLICES * INCHES_PER_SLICE, sum(heights) * INCHES_PER_SLICE + 0.1)
+    panels = figure.subplots(len(heights), SLICES, squeeze=False, height_ratios=list(heights))
+    figure.subplots_adjust(left=0.005, right=0.995, bottom=0.01, top=0.99, wspace=0.03, hspace=0.03)
+    for panel in panels.flat:
+        panel.set_axis_off()
+    return figure, panels
 
 
 def new_figure(width: float, height: float, *, paper: str = PAPER, layout: Any = None) -> Figure:

@@ -49,8 +49,9 @@ def write_quality_page(
     """Write a page that shows whether a result can be trusted.
 
     The page holds slices in three planes with the outline of the mask or of every label, the volumes, the
-    doubts, the provenance, and the model's citation and licence. It loads nothing from elsewhere. A
-    registration gets a page of its own, see `kerasneuro.report.registration`.
+    doubts, the provenance, and the model's citation and licence. It loads nothing from elsewhere. Where a
+    result has close-ups, these are shown, with the uncertainty. A registration gets a page of its own, see
+    `kerasneuro.report.registration`.
 
     Parameters
     ----------
@@ -85,8 +86,15 @@ def write_quality_page(
         return write_registration_page(result, path_html, overwrite=overwrite)
     page, picture = prepare_page(path_html, overwrite=overwrite)
     quality, scene = gather(result)
-    png = draw(scene)
-    html = render(quality, png)
+    if result.closeups:
+        from kerasneuro.report.closeup import TEMPLATE as CLOSEUP
+        from kerasneuro.report.closeup import draw_closeups
+
+        png, brightest = draw_closeups(result.closeups, result.colours)
+        html = render(quality, png, template=CLOSEUP, brightest=brightest)
+    else:
+        png = draw(scene)
+        html = render(quality, png)
     place_files({picture: png, page: html.encode("utf-8")})
     return page, picture
 

@@ -62,6 +62,13 @@ class Task:
         command line.
     defaults : Settings
         Prediction settings where the caller says nothing.
+    training_grid : tuple of int or None
+        Shape of the scans that the pipeline gives to the network as they are; a network of other classes can
+        then be trained on such scans, and run by the same pipeline.
+    training_scale : str
+        How the pipeline scales intensities: a rule of `kerasneuro.tasks.blocks.normalise`.
+    saved : mapping or None
+        Content of the card, of a task that was fine-tuned or loaded from the folder of a saved model.
     """
 
     roles: ClassVar[tuple[str, ...]] = ("image",)
@@ -73,6 +80,9 @@ class Task:
     option_names: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
     subject_image: ClassVar[str | None] = None
     defaults: ClassVar[Settings] = Settings()
+    training_grid: ClassVar[tuple[int, int, int] | None] = None
+    training_scale: ClassVar[str] = "zscore"
+    saved: Mapping[str, Any] | None = None
 
     def __init__(
         self,

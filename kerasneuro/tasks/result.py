@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kerasneuro.errors import InvalidOption, OutputError
 
 if TYPE_CHECKING:
+    import numpy as np
     from nibabel.spatialimages import SpatialImage
 
     from kerasneuro.volume import ColourTable, Volume
@@ -23,6 +24,28 @@ if TYPE_CHECKING:
 
 TRANSFORMS = ("transform", "inverse")  # fields that hold no image
 RESEARCH_USE = "For research only; not a medical device, and never a diagnosis."
+
+
+@dataclass(frozen=True, eq=False)
+class Closeup:
+    """A part of the scan with what was found there, on one grid in RAS+ orientation.
+
+    Attributes
+    ----------
+    name : str
+        What it shows.
+    scan : Volume
+        ``(X, Y, Z)``.
+    labels : ndarray (X, Y, Z)
+        Integers; 0 is background.
+    uncertainty : ndarray (X, Y, Z) or None
+        In nats.
+    """
+
+    name: str
+    scan: Volume
+    labels: np.ndarray
+    uncertainty: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +72,10 @@ class Result:
         Numbers that `save` writes as JSON: output name -> content.
     pictures : mapping of str to bytes
         PNG files that `save` writes: output name -> content.
+    images : mapping of str to nibabel image
+        Further images that `save` writes: output name -> image.
+    closeups : tuple of Closeup
+        Parts of the scan that a quality page shows enlarged.
     table : tuple of dict
         Rows of the result table (volumes in mm3 or cm3, named in the column).
     provenance : mapping
@@ -81,6 +108,8 @@ class Result:
     warp: SpatialImage | None = None
     summaries: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     pictures: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
+    images: Mapping[str, SpatialImage] = field(default_factory=lambda: MappingProxyType({}))
+    closeups: tuple[Closeup, ...] = ()
     table: tuple[dict[str, Any], ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -155,7 +184,7 @@ class Result:
             return
         from kerasneuro.volume import save_image
 
-        image = getattr(self, name, None)
+        image: Any = self.images.get(name, getattr(self, name, None))
         if image is None:
             raise InvalidOption(f"this run made no {name!r}; leave it out of the outputs")
         if name in TRANSFORMS:

@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from kerasneuro.errors import InvalidImage, MissingDependency
+from kerasneuro.errors import InvalidImage
 from kerasneuro.volume import Volume
+from kerasneuro.volume.simple_itk import as_matrix, require_simpleitk, to_itk
 
 SHRINK = 4
 """The bias field is fitted to every fourth voxel along each axis."""
 BINS = 50
 SAMPLED = 0.2
 SEED = 1
-
-
-def require_simpleitk() -> Any:
-    """Import SimpleITK, or say which extra brings it."""
-    try:
-        import SimpleITK
-    except ImportError as error:
-        raise MissingDependency(
-            "registration and bias correction need SimpleITK: pip install 'kerasneuro[itk]'"
-        ) from error
-    return SimpleITK
-
-
-def to_itk(scan: Volume) -> Any:
-    """Make a float32 SimpleITK image; its axes are those of the array, its world is LPS."""
-    itk = require_simpleitk()
-    image = itk.GetImageFromArray(np.ascontiguousarray(scan.array.T, np.float32))
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ scan.affine
-    zooms = np.linalg.norm(affine[:3, :3], axis=0)
-    image.SetSpacing([float(zoom) for zoom in zooms])
-    image.SetOrigin([float(value) for value in affine[:3, 3]])
-    image.SetDirection([float(value) for value in (affine[:3, :3] / zooms).ravel()])
-    return image
 
 
 def correct_bias(scan: Volume) -> Volume:
@@ -120,17 +96,7 @@ def register_rigidly(moving: Volume, fixed: Volume) -> tuple[Volume, np.ndarray]
     except RuntimeError as error:
         raise _failed("registration", moving, error) from error
     moved = itk.GetArrayFromImage(itk.Resample(source, target, found, itk.sitkLinear, 0.0)).T
-    return fixed.replace(array=moved, path=moving.path, warnings=moving.warnings), _as_matrix(found)
-
-
-def _as_matrix(transform: Any) -> np.ndarray:
-    """Return a linear ITK transform (LPS) as a matrix between RAS+ coordinates."""
-    points = np.vstack([np.zeros(3), np.eye(3)])
-    images = np.array([transform.TransformPoint([float(value) for value in point]) for point in points])
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = (images[1:] - images[0]).T, images[0]
-    flip = np.diag([-1.0, -1.0, 1.0, 1.0])
-    return flip @ matrix @ flip
+    return fixed.replace(array=moved, path=moving.path, warnings=moving.warnings), as_matrix(found)
 
 
 def _failed(step: str, scan: Volume, error: RuntimeError) -> InvalidImage:
