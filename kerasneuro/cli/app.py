@@ -21,6 +21,7 @@ COMMANDS = {
     "info": ("kerasneuro.cli.show:info_command", "Show everything that is known about a model."),
     "fetch": ("kerasneuro.cli.fetch:fetch_command", "Bring weight files onto this machine and verify them."),
     "cache": ("kerasneuro.cli.cache:cache_command", "List, verify or delete what has been fetched."),
+    "hub": ("kerasneuro.cli.hub:hub_command", "Add models of third parties, or your own saved ones."),
     "run": ("kerasneuro.cli.run:run_command", "Run a model on scans."),
     "register": ("kerasneuro.cli.register:register_command", "Find the transform between two scans."),
     "apply": ("kerasneuro.cli.apply:apply_command", "Move images by a transform that is already known."),

@@ -13,7 +13,7 @@ from kerasneuro import registry
 from kerasneuro.cli.console import say_json, size_text
 from kerasneuro.errors import WeightsCorrupt
 from kerasneuro.fetching.cache import path_for
-from kerasneuro.fetching.folders import candidates, search_folders
+from kerasneuro.fetching.folders import candidates, own_places, search_folders
 from kerasneuro.registry import ModelCard, Sample, WeightFile
 
 PIPE_WIDTH = 200  # columns where the output is no terminal, so that nothing is cut
@@ -65,7 +65,8 @@ def matches(name: str, pattern: str) -> bool:
 def local_path(file: WeightFile) -> Path | None:
     """Find a file on this machine by name and size; its digest is checked when it is used."""
     try:
-        inside = [place for folder, _ in search_folders() for place in candidates(folder, file)]
+        inside = own_places(file)
+        inside += [place for folder, _ in search_folders() for place in candidates(folder, file)]
         places = [*inside, path_for(file)] if file.digest else inside
     except WeightsCorrupt:
         return None
@@ -139,6 +140,10 @@ def print_card(record: ModelCard | Sample, local: Mapping[str, Path | None]) -> 
     for key in ("files", "file", "name", "summary"):
         values.pop(key, None)
     click.echo(f"{record.name}\n  {record.summary}")
+    if isinstance(record, ModelCard) and record.third_party:
+        click.echo(
+            f"  third party, added on {record.third_party.added}; not examined by kerasneuro's authors"
+        )
     for key, value in values.items():
         lines = list(text_lines(value))
         if lines:

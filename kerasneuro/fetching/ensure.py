@@ -122,11 +122,15 @@ def _cached_or_fetched(
 
 
 def _sources(file: WeightFile) -> tuple[Source, ...]:
-    """Return the registered sources; a site's own dataset comes first where none is registered."""
+    """Return the registered sources; a site's own dataset comes first where none is registered.
+
+    Files on this computer are no sources here: they are used where they lie.
+    """
+    registered = tuple(source for source in file.sources if source.kind != "file")
     own = datalad.own_source()
-    if own is None or any(source.kind == "datalad" for source in file.sources):
-        return file.sources
-    return (own, *file.sources)
+    if own is None or any(source.kind == "datalad" for source in registered):
+        return registered
+    return (own, *registered)
 
 
 def _try(source: Source, file: WeightFile, progress: Progress | None) -> str | None:

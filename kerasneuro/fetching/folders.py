@@ -13,7 +13,7 @@ from kerasneuro.registry import WeightFile
 
 
 def find_in_folders(file: WeightFile) -> tuple[Path | None, list[tuple[str, str]]]:
-    """Search ``KERASNEURO_WEIGHTS``, then ``$FREESURFER_HOME/models``.
+    """Search ``KERASNEURO_WEIGHTS``, then ``$FREESURFER_HOME/models``; before both where an added model says.
 
     In each folder the file is looked for under its path in the dataset (or repository, or wheel), then
     under its name. Every candidate is compared with the registered digest.
@@ -25,7 +25,16 @@ def find_in_folders(file: WeightFile) -> tuple[Path | None, list[tuple[str, str]
     notes : list of (str, str)
         What was searched and why it did not serve, for the message of a later failure.
     """
-    notes = []
+    notes: list[tuple[str, str]] = []
+    for place in own_places(file):
+        try:
+            if look_outside(place, file):
+                return place, notes
+            notes.append((str(place), "is no longer there"))
+        except WeightsCorrupt as error:
+            notes.append((str(place), f"was not used: {error}"))
+        except OSError as error:
+            notes.append((str(place), f"cannot be read: {error.strerror or error}"))
     for folder, variable in search_folders():
         if not folder.is_dir():
             notes.append((str(folder), f"named by {variable}, is not a folder"))
@@ -49,6 +58,11 @@ def find_in_folders(file: WeightFile) -> tuple[Path | None, list[tuple[str, str]
     return None, notes
 
 
+def own_places(file: WeightFile) -> list[Path]:
+    """Return where the user has said that a file of an added model lies."""
+    return [Path(source.path) for source in file.sources if source.kind == "file" and source.path]
+
+
 def search_folders() -> Iterator[tuple[Path, str]]:
     """Yield the folders that the user names, each with the variable that names it."""
     for entry in os.environ.get("KERASNEURO_WEIGHTS", "").split(os.pathsep):
@@ -61,7 +75,7 @@ def search_folders() -> Iterator[tuple[Path, str]]:
 
 def candidates(folder: Path, file: WeightFile) -> Iterator[Path]:
     """Yield where a file may lie in a folder: under its published paths, then under its name."""
-    published = [source.path or source.member for source in file.sources]
+    published = [source.path or source.member for source in file.sources if source.kind != "file"]
     paths = [*published, *listed_paths(folder, file)]
     inside = [path for path in paths if path and ".." not in path and not Path(path).is_absolute()]
     yield from (folder / path for path in dict.fromkeys([*inside, file.name]))

@@ -10,7 +10,7 @@ from kerasneuro import registry
 from kerasneuro.errors import WeightsCorrupt
 from kerasneuro.fetching.cache import forget_record, path_for
 from kerasneuro.fetching.digest import holds_content, identify, required_digest, verify
-from kerasneuro.fetching.folders import candidates, search_folders
+from kerasneuro.fetching.folders import candidates, own_places, search_folders
 from kerasneuro.registry import WeightFile
 
 VERIFIED, ABSENT, DAMAGED = "verified", "absent", "DAMAGED"
@@ -59,6 +59,7 @@ def check_copies(file: WeightFile) -> list[Copy]:
 
 
 def _places(file: WeightFile) -> Iterator[Path]:
+    yield from own_places(file)
     for folder, _ in search_folders():
         if folder.is_dir():
             yield from candidates(folder, file)
