@@ -84,7 +84,7 @@ bench: $(STAMPS)/test .venvs/deepbet/ready .venvs/nobrainer/ready
 	$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick)
 	$(BIN)/python docs/build.py
 
-parity: $(STAMPS)/test .venvs/deepbet/ready .venvs/nobrainer/ready
+parity: $(STAMPS)/test .venvs/deepbet/ready .venvs/nobrainer/ready .venvs/monai/ready
 	$(BIN)/python tools/parity/run.py
 	$(BIN)/python docs/build.py
 

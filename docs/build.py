@@ -35,14 +35,14 @@ def cell(text: object) -> str:
 def model_table() -> str:
     """Return the table of all models."""
     lines = ["| name | task | parameters | status | weights' licence |", "|---|---|---:|---|---|"]
-    for card in registry.cards():
+    for card in registry.published().values():
         parameters = "" if card.parameters is None else f"{card.parameters:,}"
         lines.append(
             f"| [{card.name}](docs/models/{card.name}.md) | {card.task} | {parameters} "
             f"| {card.status} | {cell(card.licence.name)} |"
         )
-    ready = sum(card.status == "ready" for card in registry.cards())
-    return "\n".join([*lines, "", f"{ready} of {len(registry.cards())} models are ready."])
+    ready = sum(card.status == "ready" for card in registry.published().values())
+    return "\n".join([*lines, "", f"{ready} of {len(registry.published().values())} models are ready."])
 
 
 def timing_table() -> str:
@@ -162,7 +162,10 @@ def documents() -> dict[Path, str]:
     """Return every generated document: path -> text."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     readme = fill(fill(readme, "models", model_table()), "timings", timing_table())
-    cards = {ROOT / "docs" / "models" / f"{card.name}.md": model_card(card) for card in registry.cards()}
+    cards = {
+        ROOT / "docs" / "models" / f"{card.name}.md": model_card(card)
+        for card in registry.published().values()
+    }
     return {ROOT / "README.md": readme, **cards}
 
 

@@ -10,7 +10,10 @@ from kerasneuro.load import build, fetch, info, list_models, load
 if TYPE_CHECKING:
     from kerasneuro import explain
     from kerasneuro.converting import convert_weights
+    from kerasneuro.finetuning import finetune
     from kerasneuro.inference import predict_blocks
+    from kerasneuro.onnx_models import convert
+    from kerasneuro.saving import save_model
     from kerasneuro.tasks import Result, Task
 
 __all__ = [
@@ -18,21 +21,27 @@ __all__ = [
     "Task",
     "__version__",
     "build",
+    "convert",
     "convert_weights",
     "explain",
     "fetch",
+    "finetune",
     "info",
     "list_models",
     "load",
     "predict_blocks",
+    "save_model",
 ]
 
 # Names whose modules need NumPy or Keras are imported when first used: `import kerasneuro` stays quick.
 _LAZY = {
     "Result": "kerasneuro.tasks",
     "Task": "kerasneuro.tasks",
+    "convert": "kerasneuro.onnx_models",
     "convert_weights": "kerasneuro.converting",
+    "finetune": "kerasneuro.finetuning",
     "predict_blocks": "kerasneuro.inference",
+    "save_model": "kerasneuro.saving",
 }
 _LAZY_ROOMS = ("explain",)
 

@@ -120,9 +120,10 @@ def train_classifier(
     >>> card = train_classifier(ClassifierConfig(), "run")  # doctest: +SKIP
     """
     from kerasneuro.training import classifier, classifier_job, classifier_outputs
+    from kerasneuro.training.backend import refuse_inference_backend
     from kerasneuro.training.cohort import SUBSETS
 
-    _refuse_inference_backend()
+    refuse_inference_backend()
     config = with_absolute_paths(config, Path(base or "."))
     network = network or find_network(config)
     job = classifier_job.start(config, output, network, resume=resume, overwrite=overwrite)
@@ -205,15 +206,3 @@ def evaluate_classifier(
     probabilities, _ = classifier_outputs.predict(model, job, samples)
     subsets = [sample.split for sample in samples]
     return classifier_outputs.prediction_rows(job, samples, subsets, probabilities)
-
-
-def _refuse_inference_backend() -> None:
-    """Refuse to train on a backend without gradients."""
-    import keras
-
-    backend = keras.backend.backend()
-    if backend not in ("tensorflow", "jax", "torch"):
-        raise InvalidOption(
-            f"the backend {backend} computes, but does not train; set KERAS_BACKEND to tensorflow, jax or "
-            "torch"
-        )

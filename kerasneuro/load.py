@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kerasneuro import registry
-from kerasneuro.errors import ModelNotFound, WeightsNotFound
+from kerasneuro.errors import InvalidOption, WeightsNotFound
+from kerasneuro.hub import folder_of
+from kerasneuro.model_folder import is_path, load_folder
 from kerasneuro.networks import (
     build_graph,
     family_module,
@@ -135,8 +137,9 @@ def load(
 
     Parameters
     ----------
-    name : str
-        A registry name such as ``"deepbet"``; `list_models` gives them all.
+    name : str or path
+        A registry name such as ``"deepbet"``; `list_models` gives them all. Or the folder of a saved model
+        (`save_model`, `finetune`): a path, or a text with a slash such as ``"./tumour"``.
     weights : path, list of paths, or mapping of part to path, optional
         Your own weight files in the original format; they are opened by the safe readers and reported by
         their digest. Default: the registered files, found locally or fetched and verified.
@@ -153,7 +156,7 @@ def load(
     Raises
     ------
     ModelNotFound
-        If the name is not in the registry.
+        If the name is not in the registry, or the folder holds no saved model.
     ModelNotReady
         If the model is registered but not available in this version.
     WeightsNotFound, FetchFailed
@@ -168,11 +171,12 @@ def load(
     >>> result = task("head.nii.gz")  # doctest: +SKIP
     >>> result.save("out/")  # doctest: +SKIP
     """
-    if isinstance(name, os.PathLike) or "/" in name or os.sep in name:
-        raise ModelNotFound(
-            f"{os.fspath(name)!r} is a path, expected a registry name (see list_models()); "
-            "to load your own file, give the name of its network and weights=PATH"
-        )
+    folder = os.fspath(name) if is_path(name) else folder_of(ready_card(str(name)))
+    if folder is not None:
+        if weights is not None or config:
+            raise InvalidOption(f"{os.fspath(name)} brings its own weights; leave weights and config out")
+        return load_folder(folder, needs=load, **options)
+    name = str(name)
     card = ready_card(name)
     paths = locate_weights(card, weights)
     graph, table = family_module(card, "graph"), family_module(card, "weights")

@@ -12,6 +12,7 @@ from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from kerasneuro import registry
 from kerasneuro.errors import (
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 CONVERTER = "1"  # counts up when a weight table changes: files converted by an older table are then not used
 NATIVE_FORMATS = ("keras-h5", "kerasneuro-h5")
+# How each network in memory was built, so that it can be built again with another head.
+_BUILT: WeakKeyDictionary[keras.Model, dict[str, Any]] = WeakKeyDictionary()
 
 
 def ready_card(name: str) -> ModelCard:
@@ -54,6 +57,9 @@ def family_module(card: ModelCard, room: str) -> ModuleType:
 def task_class(card: ModelCard) -> type[Task]:
     """Return the task of a model; a family whose models give different kinds of output has one for each."""
     module = family_module(card, "task")
+    if hasattr(module, "task_of"):
+        made: type[Task] = module.task_of(card)
+        return made
     kinds: Mapping[str, type[Task]] = getattr(module, "TASKS", {})
     own: type[Task] = module.TASK
     return kinds.get(card.output["kind"], own)
@@ -78,12 +84,15 @@ def load_part(
     from kerasneuro.weights import assign, match, read
 
     folder = cache_directory() / "converted" / f"{sha256}-{CONVERTER}"
-    converted = folder / f"{'-'.join(filter(None, (card.family, part)))}.h5"
+    label = "" if getattr(weights, "INTERCHANGEABLE", False) else part
+    converted = folder / f"{'-'.join(filter(None, (card.family, label)))}.h5"
     if opened is None and converted.is_file():
         # A damaged or foreign copy is only a lost shortcut: the original is there.
         with suppress(KerasNeuroError, ValueError):
             return load_converted(card, graph, part, converted, config, sha256)
     with opened or read(path) as store:
+        if hasattr(weights, "build_other") and (other := weights.build_other(card, store)) is not None:
+            return other
         layout = lay_out(card, weights, part, store)
         if layout.converted:
             # The file itself states the configuration: prove it before memory is taken for it.
@@ -167,7 +176,7 @@ def lay_out(card: ModelCard, weights: ModuleType, part: str, store: WeightStore)
     from kerasneuro.weights import is_converted, stated_config, unwrap
 
     if is_converted(store):
-        config = stated_config(store, card.name, part, CONVERTER)
+        config = stated_config(store, *stand_in(card, weights, part, store), CONVERTER)
         return Layout(store, config, own_names, converted=True)
     inner = unwrap(store, getattr(weights, "ANCHOR", None), getattr(weights, "ROOT", None))
     if hasattr(weights, "select"):
@@ -176,6 +185,18 @@ def lay_out(card: ModelCard, weights: ModuleType, part: str, store: WeightStore)
     if hasattr(weights, "check_part"):
         weights.check_part(inner, part, config)
     return Layout(inner, config, partial(weights.table, inner), getattr(weights, "IGNORED", ()))
+
+
+def stand_in(card: ModelCard, weights: ModuleType, part: str, store: WeightStore) -> tuple[str, str]:
+    """Name the model and the part that a converted file must state.
+
+    In a family whose networks are interchangeable it may state any model of the family.
+    """
+    stated = store.attributes.get("model", "")
+    family = registry.get(stated).family if stated in registry.names() else ""
+    if getattr(weights, "INTERCHANGEABLE", False) and family == card.family:
+        return stated, store.attributes.get("part", "")
+    return card.name, part
 
 
 def load_converted(
@@ -264,4 +285,11 @@ def build_graph(card: ModelCard, graph: ModuleType, config: Mapping[str, Any], p
     if "name" in allowed and part:
         merged.setdefault("name", f"{card.name}_{part}".replace("-", "_"))
     model: keras.Model = graph.build(**merged)
+    _BUILT[model] = merged
     return model
+
+
+def built_with(model: keras.Model) -> dict[str, Any] | None:
+    """Return the arguments that `build_graph` gave the graph of a network; None for one of another origin."""
+    found = _BUILT.get(model)
+    return None if found is None else dict(found)

@@ -21,7 +21,7 @@ def locate_weights(card: ModelCard, weights: Weights | None) -> dict[str, Path]:
     """Give every part of a model its weight file (or SavedModel): the user's, or the registered one."""
     from kerasneuro.fetching import savedmodel_folder
 
-    parts = card.parts or ("",)
+    parts = chosen_parts(card, weights)
     if weights is None:
         paths = fetch_all(card)
         if card.files[0].format == "savedmodel":
@@ -45,6 +45,15 @@ def locate_weights(card: ModelCard, weights: Weights | None) -> dict[str, Path]:
         if not path.exists():
             raise WeightsNotFound(f"the weight file {path} does not exist; check weights=")
     return {part: given[part] for part in parts}
+
+
+def chosen_parts(card: ModelCard, weights: Weights | None) -> tuple[str, ...]:
+    """Name the networks to load: those of the card; of a bag as many as the user gives files."""
+    if not card.is_bag or weights is None:
+        return card.parts or ("",)
+    if isinstance(weights, str | os.PathLike):
+        return registry.bag_parts(1)
+    return registry.bag_parts(max(1, len(weights)))
 
 
 def fetch_all(card: ModelCard) -> list[Path]:

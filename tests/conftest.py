@@ -104,6 +104,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[FAULTS] = set()
+    # Before the tests are collected, since many of them are made from the registry.
+    os.environ["KERASNEURO_HUB"] = str(Path(__file__).parent / "no-added-models")
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -125,9 +125,14 @@ def random_affine(
     volume: np.ndarray, generator: np.random.Generator, rotation: float, scale: float, shift: float
 ) -> np.ndarray:
     """Turn by up to `rotation` degrees about each axis, scale and shift by up to a fraction, at random."""
+    matrix = random_matrix(generator, rotation, scale)
+    return affine(volume, matrix, generator.uniform(-shift, shift, 3) * volume.shape[:3])
+
+
+def random_matrix(generator: np.random.Generator, rotation: float, scale: float) -> np.ndarray:
+    """Draw a matrix ``(3, 3)`` of turns by up to `rotation` degrees about each axis, and of other sizes."""
     angles = np.deg2rad(generator.uniform(-rotation, rotation, 3))
     factors = 1 + generator.uniform(-scale, scale, 3)
-    offset = generator.uniform(-shift, shift, 3) * volume.shape[:3]
     matrix = np.diag(factors)
     for axis, angle in enumerate(angles):
         turn = np.eye(3)
@@ -135,7 +140,7 @@ def random_affine(
         turn[first, first] = turn[second, second] = np.cos(angle)
         turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
         matrix = turn @ matrix
-    return affine(volume, matrix, offset)
+    return matrix
 
 
 def bias_field(shape: Sequence[int], coefficients: np.ndarray) -> np.ndarray:

@@ -85,6 +85,20 @@ def restore_checkpoint(path: Path, model: keras.Model) -> tuple[dict[str, Any], 
         return progress, store["history"].read()
 
 
+def read_progress(path: Path) -> int:
+    """Return how many epochs a checkpoint has done, without the network that it belongs to.
+
+    Raises
+    ------
+    WeightsMismatch
+        If the file is no checkpoint.
+    """
+    with read(path) as store:
+        if store.attributes.get("kind") != KIND or "history" not in store:
+            raise WeightsMismatch(f"{path} is no checkpoint of a training run; check the output folder")
+        return int(store["history"].shape[0])
+
+
 def _variables(model: keras.Model) -> dict[str, Any]:
     """Name every variable that the next step depends on by its place; Keras counts some names up."""
     optimizer = model.optimizer

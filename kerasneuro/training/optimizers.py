@@ -72,6 +72,27 @@ class AdamL2(keras.optimizers.Adam):
         return config
 
 
+def per_batch_momentum(momentum: float, accumulate: int) -> float:
+    """Return the ``ema_momentum`` with which averaged weights decay by `momentum` for each step.
+
+    Keras's optimisers move the average after every batch, also after those whose gradients are only
+    collected (``gradient_accumulation_steps``), so that it would forget `accumulate` times too fast.
+
+    Parameters
+    ----------
+    momentum : float
+        Part of the average that one step leaves, 0 to 1.
+    accumulate : int
+        Batches of a step.
+
+    Returns
+    -------
+    float
+        For ``use_ema=True, ema_momentum=...`` of any optimiser of Keras.
+    """
+    return float(momentum ** (1 / accumulate))
+
+
 @dataclass(frozen=True)
 class StepDecay:
     """Learning rate that falls by a factor every few epochs, for `keras.callbacks.LearningRateScheduler`.

@@ -17,11 +17,17 @@ from kerasneuro.training.checkpoint import restore_checkpoint, save_checkpoint
 COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 
 
+def columns_of(measure: str) -> tuple[str, ...]:
+    """Name the numbers of an epoch for a metric such as "accuracy"."""
+    return tuple(name.replace("accuracy", measure) for name in COLUMNS)
+
+
 class Progress(keras.callbacks.Callback):
     """Follow a run, so that it can be ended at any moment and resumed at the last whole epoch.
 
     The best epoch is the one with the highest validation accuracy; among equals, the one with the lowest
-    validation loss. Training stops when the accuracy has not risen for `patience` epochs.
+    validation loss. Training stops when the accuracy has not risen for `patience` epochs. Without validation
+    the last epoch is the best, and nothing stops it.
 
     Parameters
     ----------
@@ -35,11 +41,13 @@ class Progress(keras.callbacks.Callback):
         Of the dropout, where the backend keeps no state of it.
     say : callable, optional
         Called with a line for each epoch.
+    measure : str
+        Metric of the network that stands for the accuracy: the higher, the better.
 
     Attributes
     ----------
     rows : list of dict
-        One for each epoch: the numbers of `COLUMNS`.
+        One for each epoch: the numbers of `columns_of`.
     best_epoch : int
         Counted from 1; 0 before the first.
     finished : bool
@@ -54,8 +62,10 @@ class Progress(keras.callbacks.Callback):
         patience: int,
         seed: int = 0,
         say: Callable[[str], None] | None = None,
+        measure: str = "accuracy",
     ) -> None:
         super().__init__()
+        self.measure, self.columns = measure, columns_of(measure)
         self.checkpoint, self.history_path, self.save_best = checkpoint, history, save_best
         self.patience, self.seed, self.say = patience, seed, say
         self.rows: list[dict[str, float]] = []
@@ -64,7 +74,7 @@ class Progress(keras.callbacks.Callback):
     def resume(self, model: keras.Model) -> int:
         """Put the last saved state into a compiled network; return the number of epochs that are done."""
         state, history = restore_checkpoint(self.checkpoint, model)
-        self.rows = [dict(zip(COLUMNS, map(float, row), strict=True)) for row in history]
+        self.rows = [dict(zip(self.columns, map(float, row), strict=True)) for row in history]
         self.best_epoch, self.finished = int(state["best_epoch"]), bool(state["finished"])
         self._write_history()
         return len(self.rows)
@@ -77,7 +87,7 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Log an epoch, write what must not be lost, and stop where nothing improves."""
-        values = {name: float((logs or {}).get(name, math.nan)) for name in COLUMNS[1:-1]}
+        values = {name: float((logs or {}).get(name, math.nan)) for name in self.columns[1:-1]}
         if not math.isfinite(values["loss"]):
             raise InvalidOption(
                 f"the loss of epoch {epoch + 1} is not a finite number; lower fit.learning_rate, set "
@@ -90,7 +100,7 @@ class Progress(keras.callbacks.Callback):
             self.save_best()
         self.finished = epoch + 1 - self._last_rise() >= self.patience
         state = {"best_epoch": self.best_epoch, "finished": self.finished}
-        table = np.array([[row[name] for name in COLUMNS] for row in self.rows])
+        table = np.array([[row[name] for name in self.columns] for row in self.rows])
         save_checkpoint(self.checkpoint, self.model, state, table)
         self._write_history()
         if self.say is not None:
@@ -100,15 +110,22 @@ class Progress(keras.callbacks.Callback):
 
     def _is_best(self) -> bool:
         """Say whether the last epoch is better than the best before it."""
-        if not self.best_epoch:
+        if not self.best_epoch or math.isnan(self.rows[-1]["val_loss"]):
             return True
         one, other = self.rows[-1], self.rows[self.best_epoch - 1]
-        return (one["val_accuracy"], -one["val_loss"]) > (other["val_accuracy"], -other["val_loss"])
+        return (self._measured(one), -one["val_loss"]) > (self._measured(other), -other["val_loss"])
 
     def _last_rise(self) -> int:
         """Return the first epoch, counted from 1, with the highest validation accuracy so far."""
-        accuracies = [row["val_accuracy"] for row in self.rows]
-        return accuracies.index(max(accuracies)) + 1
+        if math.isnan(self.rows[-1]["val_loss"]):
+            return len(self.rows)
+        found = [self._measured(row) for row in self.rows]
+        return found.index(max(found)) + 1
+
+    def _measured(self, row: dict[str, float]) -> float:
+        """Return the measure of an epoch; one that is not defined is below all others."""
+        value = row[f"val_{self.measure}"]
+        return -math.inf if math.isnan(value) else value
 
     def _write_history(self) -> None:
         rows = [{**row, "epoch": int(row["epoch"])} for row in self.rows]
@@ -116,7 +133,8 @@ class Progress(keras.callbacks.Callback):
 
     def _line(self) -> str:
         row = self.rows[-1]
-        return (
-            f"epoch {int(row['epoch'])}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.3f}, "
-            f"validation {row['val_loss']:.4f}, {row['val_accuracy']:.3f} (best epoch {self.best_epoch})"
-        )
+        line = f"epoch {int(row['epoch'])}: loss {row['loss']:.4f}, {self.measure} {row[self.measure]:.3f}"
+        if math.isnan(row["val_loss"]):
+            return line
+        held_out = f"{row['val_loss']:.4f}, {row[f'val_{self.measure}']:.3f}"
+        return f"{line}, validation {held_out} (best epoch {self.best_epoch})"

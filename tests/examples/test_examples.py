@@ -83,3 +83,12 @@ def test_finetuned_synthmorph_gains_both_ways_and_is_loaded_by_name(quick_run: R
         sizes.add(network.count_params())
         assert [tensor.name for tensor in network.inputs] == ["image_1", "image_2"]
     assert len(sizes) == 1, "one network in two ways: of its own kernels, and specialised while it was read"
+
+
+def test_finetuned_hsf_beats_random_weights_and_is_loaded_by_name(quick_run: Runs) -> None:
+    import kerasneuro
+
+    told, folder = quick_run("finetune_hsf")
+    assert len(re.findall(r"^margin: \+0\.\d+", told, re.MULTILINE)) == 2, told
+    task = kerasneuro.load("hsf-single-fast", weights=folder / "finetuned-hsf.pth")
+    assert task.model.output_shape[-1] == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import kerasneuro
-from kerasneuro import networks
+from kerasneuro import networks, registry
 from kerasneuro.errors import (
     InvalidOption,
     ModelNotFound,
@@ -72,8 +73,10 @@ def test_unknown_name_lists_the_nearest() -> None:
         kerasneuro.load("deepbett")
 
 
-def test_planned_model_names_what_is_ready() -> None:
-    with pytest.raises(ModelNotReady, match=r"ready now: .*deepbet"):
+def test_planned_model_names_what_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = dataclasses.replace(registry.get("hsf-bagging-fast"), status="planned")
+    monkeypatch.setattr(registry, "get", lambda name: planned)
+    with pytest.raises(ModelNotReady, match=r"^hsf-bagging-fast is registered.*ready now: .*deepbet"):
         kerasneuro.load("hsf-bagging-fast")
 
 

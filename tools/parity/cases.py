@@ -23,25 +23,27 @@ class Case:
     Attributes
     ----------
     kind : str
-        "network": one array through one network; "pipeline": one scan through the whole tool. Every network
+        "network": one array through one network; "pipeline": one scan through the whole tool; "score": a loss
+        or a metric of arrays ``truth`` and ``predicted``. Every network
         case is also a "returned" one: kerasneuro converts the weights and writes them back, and the original
         runs again on what it is given.
     model : str
-        Registry name.
+        Registry name; of a score, its name in `kerasneuro.training`.
     title : str
         What is compared, for the table.
     weights : dict of str to str
         Part -> weight file that the original wrote, relative to the folder.
     expected : str
-        File with the original's answer: arrays ``x`` and ``y`` (npz), or a mask (NIfTI).
+        File with the original's answer: arrays ``x`` and ``y`` (npz; of a score ``y`` is the number), or a
+        mask (NIfTI).
     image : str
         The scan of a pipeline case.
     options : dict
-        Keywords of the task's call.
+        Keywords of the task's call, or of the loss or metric.
     part : str
         The part that a network case runs.
     tolerance : float
-        Largest difference allowed: absolute for networks, voxels for pipelines.
+        Largest difference allowed: absolute for networks, voxels for pipelines, relative for scores.
     softmax : bool
         The original's network ends with a softmax that our graph leaves to the task.
     """

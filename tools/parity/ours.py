@@ -14,15 +14,16 @@ from scipy.special import softmax
 
 import kerasneuro
 from kerasneuro.inference import Engine
+from kerasneuro.training import overlap_metrics, surface_metrics
+from kerasneuro.training.segmentation_losses import get_loss
 
 
 def compare(folder: Path, case: Case) -> dict[str, object]:
     """Run one case and measure the largest difference from the original."""
-    weights: object = {part: folder / path for part, path in case.weights.items()}
-    if list(case.weights) == [""]:
-        weights = folder / case.weights[""]
-    task = kerasneuro.load(case.model, weights=weights)
-    difference, size = (network if case.kind == "network" else pipeline)(folder, case, task)
+    if case.kind == "score":
+        difference, size = score(folder, case)
+    else:
+        difference, size = model(folder, case)
     return {
         "model": case.model,
         "kind": case.kind,
@@ -32,6 +33,31 @@ def compare(folder: Path, case: Case) -> dict[str, object]:
         "tolerance": case.tolerance,
         "within": bool(difference <= case.tolerance),
     }
+
+
+def model(folder: Path, case: Case) -> tuple[float, int]:
+    """Load a model from the original's files and run it."""
+    weights: object = {part: folder / path for part, path in case.weights.items()}
+    if list(case.weights) == [""]:
+        weights = folder / case.weights[""]
+    task = kerasneuro.load(case.model, weights=weights)
+    return (network if case.kind == "network" else pipeline)(folder, case, task)
+
+
+def score(folder: Path, case: Case) -> tuple[float, int]:
+    """Return the relative difference of a loss or a metric, and the number of voxels it is of."""
+    arrays = np.load(folder / case.expected)
+    pair = arrays["truth"], arrays["predicted"]
+    if hasattr(surface_metrics, case.model):
+        found = getattr(surface_metrics, case.model)(*pair, **case.options)
+    elif hasattr(overlap_metrics, case.model):
+        metric = getattr(overlap_metrics, case.model)(**case.options)
+        metric.update_state(*pair)
+        found = metric.result()
+    else:
+        found = get_loss(case.model, **case.options)(*pair)
+    expected = float(arrays["y"])
+    return abs(float(found) - expected) / abs(expected), int(pair[0].size)
 
 
 def network(folder: Path, case: Case, task: kerasneuro.Task) -> tuple[float, int]:

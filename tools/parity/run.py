@@ -47,6 +47,8 @@ def run_back(names: list[str], folders: list[Path]) -> list[dict[str, object]]:
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
     rows = []
     for name, folder in zip(names, folders, strict=True):
+        if not any(case.kind == "network" for case in read_cases(folder)[0]):
+            continue
         python = ROOT / ".venvs" / name / "bin" / "python"
         command = [str(python), str(HERE / f"original_{name}.py"), "--returned", str(folder)]
         rows += json_lines(command, environment)
@@ -113,6 +115,11 @@ Largest absolute difference of an output (a probability).
 Voxels that differ from the original's mask, of the voxels in it.
 
 {table(rows, "pipeline", backends)}
+## Losses and metrics
+
+Relative difference from MONAI, of made-up segmentations.
+
+{table(rows, "score", backends)}
 ## Back to the original
 
 kerasneuro converts the same weight files to its own format, and back to a Keras 2 file or a PyTorch state
@@ -125,7 +132,7 @@ difference from its prediction with its own file.
 def main() -> int:
     """Run all and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--originals", nargs="+", default=["nobrainer", "deepbet"])
+    parser.add_argument("--originals", nargs="+", default=["nobrainer", "deepbet", "monai"])
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:

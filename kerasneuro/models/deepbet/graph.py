@@ -76,6 +76,7 @@ def build(
     head_width: int = HEAD_WIDTH,
     classes: int = CLASSES,
     input_shape: tuple[int | None, int | None, int | None] = (None, None, None),
+    channels: int = 1,
     name: str = "deepbet",
 ) -> keras.Model:
     """Build the network.
@@ -91,16 +92,18 @@ def build(
     input_shape : tuple of int or None
         Spatial shape (X, Y, Z) in RAS order, each a multiple of 32 (of 4 * 2 ** (stages - 1)), or None for
         any.
+    channels : int
+        Input channels; the published networks have 1.
     name : str
         Name of the model.
 
     Returns
     -------
     keras.Model
-        Float32 (B, X, Y, Z, 1), intensities normalised to mean 0.449 and standard deviation 0.226, to float32
-        (B, X, Y, Z, classes) **logits**; their softmax is the probability.
+        Float32 (B, X, Y, Z, channels), intensities normalised to mean 0.449 and standard deviation 0.226, to
+        float32 (B, X, Y, Z, classes) **logits**; their softmax is the probability.
     """
-    scan = keras.Input((*input_shape, 1), name="image")
+    scan = keras.Input((*input_shape, channels), name="image")
 
     wide = HalvingConv3D(widths[0], INIT_KERNEL, name="init_0")(scan)
     # The original normalises, rectifies, then pools. Both rise with their argument, so pooling first gives

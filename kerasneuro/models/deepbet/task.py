@@ -45,6 +45,7 @@ class DeepbetTask(Task):
     option_names: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         {"threshold": ("-t",), "n_dilate": ("-d", "--n_dilate")}
     )
+    training_scale: ClassVar[str] = "quantiles"
 
     def __call__(
         self,

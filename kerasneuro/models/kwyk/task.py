@@ -48,6 +48,7 @@ class KwykTask(Task):
         {"n_samples": ("-n", "--n-samples"), "batch_size": ("-b", "--batch-size")}
     )
     defaults: ClassVar[Settings] = Settings(block_shape=(32, 32, 32), batch_size=8)
+    training_grid: ClassVar[tuple[int, int, int] | None] = (256, 256, 256)
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

@@ -48,6 +48,7 @@ class NobrainerTask(Task):
         }
     )
     defaults: ClassVar[Settings] = Settings(block_shape=(128, 128, 128))
+    training_grid: ClassVar[tuple[int, int, int] | None] = (256, 256, 256)
 
     def __call__(
         self,
