@@ -25,7 +25,7 @@ import numpy as np
 from common.heads import TUMOUR_LABEL, write_people
 
 import kerasneuro
-from kerasneuro.evaluating import evaluate_segmentation
+from kerasneuro.finetuning.evaluate import evaluate_segmentation
 from kerasneuro.tasks import Task
 
 QUICK = {

@@ -24,7 +24,7 @@ import numpy as np
 from common.heads import write_people
 
 import kerasneuro
-from kerasneuro.evaluating import evaluate_segmentation
+from kerasneuro.finetuning.evaluate import evaluate_segmentation
 from kerasneuro.tasks.result import table_text, write_text
 from kerasneuro.training.data import Pair, find_pairs
 

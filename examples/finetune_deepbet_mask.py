@@ -27,7 +27,7 @@ from common.heads import write_people
 from scipy import ndimage
 
 import kerasneuro
-from kerasneuro.evaluating import evaluate_segmentation
+from kerasneuro.finetuning.evaluate import evaluate_segmentation
 from kerasneuro.tasks import Task
 
 QUICK: dict[str, Any] = {

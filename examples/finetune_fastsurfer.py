@@ -30,7 +30,7 @@ from scipy import ndimage
 from kerasneuro.models.fastsurfer import finetune, graph, targets
 from kerasneuro.models.fastsurfer.dataset import LabelledVolume, SliceDataset, label_volume, read_pair
 from kerasneuro.models.fastsurfer.slices import PLANES, ThickSlices, predict_slices
-from kerasneuro.training.metrics import ClassOverlap, class_overlap
+from kerasneuro.training.metrics.class_overlap import ClassOverlap, class_overlap
 
 # Labels of the synthetic heads, by FreeSurfer's numbers: white matter, cortex, ventricle, CSF, lesion.
 LABELS = {2: "white matter", 3: "cortex", 4: "ventricle", 24: "CSF", 77: "lesion"}

@@ -32,14 +32,14 @@ import keras
 import numpy as np
 
 from kerasneuro.models.synthmorph.graph import build, velocity_network
-from kerasneuro.training.field_losses import FieldGradient
-from kerasneuro.training.noise import random_displacement, warp_labels
-from kerasneuro.training.registration import training_model
-from kerasneuro.training.registration_pairs import HyperPairs, RegistrationPairs, ScanPairs
-from kerasneuro.training.registration_scores import RegistrationScores, score_pairs
-from kerasneuro.training.shapes import ShapeSettings, random_shapes
-from kerasneuro.training.similarity_losses import ImageMSE, LabelDice, LocalNCC
-from kerasneuro.training.synthesis import SynthesisSettings, synthesise
+from kerasneuro.training.changes.noise import random_displacement, warp_labels
+from kerasneuro.training.losses.field import FieldGradient
+from kerasneuro.training.losses.similarity import ImageMSE, LabelDice, LocalNCC
+from kerasneuro.training.metrics.registration import RegistrationScores, score_pairs
+from kerasneuro.training.registration.graph import training_model
+from kerasneuro.training.registration.pairs import HyperPairs, RegistrationPairs, ScanPairs
+from kerasneuro.training.registration.shapes import ShapeSettings, random_shapes
+from kerasneuro.training.registration.synthesis import SynthesisSettings, synthesise
 
 Data = tuple[list[np.ndarray], list[np.ndarray], list[int]]
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from kerasneuro.models.hsf import graph, phantom, steps, training
 from kerasneuro.training.data import WholeDataset
-from kerasneuro.training.metrics import class_overlap
+from kerasneuro.training.metrics.class_overlap import class_overlap
 
 QUICK_FILTERS, QUICK_SHAPE = (4, 8), (16, 24, 16)
 Pairs = list[tuple[Path, Path]]

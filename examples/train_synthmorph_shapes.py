@@ -25,13 +25,13 @@ import keras
 import numpy as np
 
 from kerasneuro.models.voxelmorph.graph import build, registration_model
-from kerasneuro.training.field_losses import FieldGradient
-from kerasneuro.training.registration import training_model
-from kerasneuro.training.registration_pairs import SynthesisPairs
-from kerasneuro.training.registration_scores import RegistrationScores, score_pairs
-from kerasneuro.training.shapes import ShapeSettings, random_shapes
-from kerasneuro.training.similarity_losses import LabelDice
-from kerasneuro.training.synthesis import SynthesisSettings
+from kerasneuro.training.losses.field import FieldGradient
+from kerasneuro.training.losses.similarity import LabelDice
+from kerasneuro.training.metrics.registration import RegistrationScores, score_pairs
+from kerasneuro.training.registration.graph import training_model
+from kerasneuro.training.registration.pairs import SynthesisPairs
+from kerasneuro.training.registration.shapes import ShapeSettings, random_shapes
+from kerasneuro.training.registration.synthesis import SynthesisSettings
 
 # What is easier in quick mode; the rest is fitted to the smaller volumes.
 QUICK = {"size": [24, 24, 24], "labels": 4, "maps": 12, "epochs": 6, "batches": 25, "batch": 4}

@@ -25,9 +25,9 @@ from scipy import ndimage
 from kerasneuro.inference import predict_blocks
 from kerasneuro.models.kwyk.graph import build
 from kerasneuro.nn.monte_carlo import reseed, with_monte_carlo
-from kerasneuro.training.metrics import class_overlap
-from kerasneuro.training.scores import area_under_roc
-from kerasneuro.training.segmentation_losses import get_loss
+from kerasneuro.training.losses.by_name import get_loss
+from kerasneuro.training.metrics.class_overlap import class_overlap
+from kerasneuro.training.metrics.classification import area_under_roc
 
 BLOBS = (3, 6)
 RADIUS = (0.12, 0.24)  # of the edge

@@ -10,10 +10,10 @@ from kerasneuro.load import build, fetch, info, list_models, load
 if TYPE_CHECKING:
     from kerasneuro import explain
     from kerasneuro.converting import convert_weights
-    from kerasneuro.finetuning import finetune
+    from kerasneuro.finetuning.finetune import finetune
     from kerasneuro.inference import predict_blocks
     from kerasneuro.onnx_models import convert
-    from kerasneuro.saving import save_model
+    from kerasneuro.saved.write import save_model
     from kerasneuro.tasks import Result, Task
 
 __all__ = [
@@ -39,9 +39,9 @@ _LAZY = {
     "Task": "kerasneuro.tasks",
     "convert": "kerasneuro.onnx_models",
     "convert_weights": "kerasneuro.converting",
-    "finetune": "kerasneuro.finetuning",
+    "finetune": "kerasneuro.finetuning.finetune",
     "predict_blocks": "kerasneuro.inference",
-    "save_model": "kerasneuro.saving",
+    "save_model": "kerasneuro.saved.write",
 }
 _LAZY_ROOMS = ("explain",)
 

@@ -17,9 +17,9 @@ from kerasneuro.networks import CONVERTER, build_graph, family_module, ready_car
 
 if TYPE_CHECKING:
     from kerasneuro.registry import ModelCard
-    from kerasneuro.training.classifier_config import ClassifierConfig
-    from kerasneuro.training.classifier_job import Job, Network
-    from kerasneuro.training.prepare import Prepare
+    from kerasneuro.training.classifier.config import ClassifierConfig
+    from kerasneuro.training.classifier.job import Job, Network
+    from kerasneuro.training.classifier.prepare import Prepare
 
 TASK = "classification"
 
@@ -34,7 +34,7 @@ def find_network(config: ClassifierConfig) -> Network:
     InvalidOption
         If it is no classifier.
     """
-    from kerasneuro.training.classifier_job import Network
+    from kerasneuro.training.classifier.job import Network
 
     card = ready_card(config.model.name)
     if card.task != TASK or card.parts:
@@ -116,24 +116,25 @@ def train_classifier(
     Examples
     --------
     >>> from kerasneuro.classifying import train_classifier
-    >>> from kerasneuro.training.classifier_config import ClassifierConfig
+    >>> from kerasneuro.training.classifier.config import ClassifierConfig
     >>> card = train_classifier(ClassifierConfig(), "run")  # doctest: +SKIP
     """
-    from kerasneuro.training import classifier, classifier_job, classifier_outputs
     from kerasneuro.training.backend import refuse_inference_backend
-    from kerasneuro.training.cohort import SUBSETS
+    from kerasneuro.training.classifier import job as jobs
+    from kerasneuro.training.classifier import outputs, train
+    from kerasneuro.training.classifier.cohort import SUBSETS
 
     refuse_inference_backend()
     config = with_absolute_paths(config, Path(base or "."))
     network = network or find_network(config)
-    job = classifier_job.start(config, output, network, resume=resume, overwrite=overwrite)
+    job = jobs.start(config, output, network, resume=resume, overwrite=overwrite)
     say(f"{len(job.samples)} samples: {', '.join(f'{len(job.of(name))} {name}' for name in SUBSETS)}")
-    classifier_job.harmonise_intensities(job, say)
-    model = classifier.build_network(job)
-    classifier.compile_network(model, job)
-    classifier.fit(model, job, say, callbacks=callbacks)
+    jobs.harmonise_intensities(job, say)
+    model = train.build_network(job)
+    train.compile_network(model, job)
+    train.fit(model, job, say, callbacks=callbacks)
     say("predicting")
-    return classifier_outputs.finish(model, job)
+    return outputs.finish(model, job)
 
 
 def with_absolute_paths(config: ClassifierConfig, base: Path) -> ClassifierConfig:
@@ -151,8 +152,8 @@ def open_run(
 
     `unseen_site`, "refuse" or "keep", takes the place of that setting.
     """
-    from kerasneuro.training.classifier_job import Job
-    from kerasneuro.training.prepare import Preparer
+    from kerasneuro.training.classifier.job import Job
+    from kerasneuro.training.classifier.prepare import Preparer
     from kerasneuro.training.run_folder import RunFolder
 
     folder = RunFolder(Path(run))
@@ -193,16 +194,16 @@ def evaluate_classifier(
     list of dict
         For each sample: subject, site, label, predicted class, probability of each class.
     """
-    from kerasneuro.training import classifier, classifier_outputs
-    from kerasneuro.training.cohort import read_cohort
+    from kerasneuro.training.classifier import outputs, train
+    from kerasneuro.training.classifier.cohort import read_cohort
 
     job = open_run(run, network, unseen_site="keep" if keep_unseen_sites else None)
     samples = read_cohort(cohort, job.config.data, labelled=False)
     # Nothing of a foreign cohort is kept in the folder of the run.
     settings = replace(job.config.data, cache="none")
     job.prepare.settings = settings
-    model = classifier.build_network(job)
-    classifier.load_weights(model, job.folder.best)
-    probabilities, _ = classifier_outputs.predict(model, job, samples)
+    model = train.build_network(job)
+    train.load_weights(model, job.folder.best)
+    probabilities, _ = outputs.predict(model, job, samples)
     subsets = [sample.split for sample in samples]
-    return classifier_outputs.prediction_rows(job, samples, subsets, probabilities)
+    return outputs.prediction_rows(job, samples, subsets, probabilities)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from kerasneuro import registry
 from kerasneuro.errors import InvalidOption, WeightsNotFound
 from kerasneuro.hub import folder_of
-from kerasneuro.model_folder import is_path, load_folder
 from kerasneuro.networks import (
     build_graph,
     family_module,
@@ -20,6 +19,7 @@ from kerasneuro.networks import (
     ready_card,
     task_class,
 )
+from kerasneuro.saved.folder import is_path, load_folder
 from kerasneuro.weight_files import describe_weights, locate_weights
 
 if TYPE_CHECKING:

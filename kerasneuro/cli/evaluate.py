@@ -91,7 +91,7 @@ def evaluate_segmentation_command(
     chosen = choose_backend()
     if chosen:
         click.echo(chosen, err=True)
-    from kerasneuro.evaluating import evaluate_segmentation, mean_scores
+    from kerasneuro.finetuning.evaluate import evaluate_segmentation, mean_scores
 
     # A folder in the working directory is meant where there is one of this name.
     name = f"./{model}" if Path(model, "card.json").is_file() and not Path(model).is_absolute() else model

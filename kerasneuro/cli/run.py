@@ -31,8 +31,8 @@ class Models(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         """Build the command of one model: of a registered one, or of a saved one by its folder."""
-        from kerasneuro.model_folder import CARD, folder_task, is_path, read_folder
         from kerasneuro.networks import ready_card
+        from kerasneuro.saved.folder import CARD, folder_task, is_path, read_folder
 
         if is_path(cmd_name) or (Path(cmd_name) / CARD).is_file():
             folder = read_folder(cmd_name)

@@ -41,7 +41,7 @@ def train_classifier_command(
     history.csv, predictions.csv, embeddings.h5 and checkpoint.h5. Relative paths in CONFIG.yaml begin in its
     folder. For research only.
     """
-    from kerasneuro.training.classifier_config import ClassifierConfig
+    from kerasneuro.training.classifier.config import ClassifierConfig
     from kerasneuro.training.config import read_config, to_yaml
 
     if write_config:
@@ -96,7 +96,7 @@ def train_segmentation_command(
     checkpoint.h5. Relative paths in CONFIG.yaml begin in its folder. For research only.
     """
     from kerasneuro.training.config import read_config, to_yaml
-    from kerasneuro.training.segmentation_config import SegmentationConfig, with_absolute_paths
+    from kerasneuro.training.segmentation.config import SegmentationConfig, with_absolute_paths
 
     if write_config:
         click.echo(to_yaml(SegmentationConfig()), nl=False)
@@ -109,7 +109,7 @@ def train_segmentation_command(
     chosen = choose_backend()
     if chosen:
         click.echo(chosen, err=True)
-    from kerasneuro.finetuning import finetune
+    from kerasneuro.finetuning.finetune import finetune
 
     task = finetune(
         settings.model.parent,

@@ -19,10 +19,10 @@ from kerasneuro.report.page import report_paths, require_report
 from kerasneuro.report.quality import as_text, flatten
 from kerasneuro.tasks.result import RESEARCH_USE, check_targets, write_text
 from kerasneuro.training.config import as_mapping
-from kerasneuro.training.scores import Score, calibration, score
+from kerasneuro.training.metrics.classification import Score, calibration, score
 
 if TYPE_CHECKING:
-    from kerasneuro.training.classifier_job import Job, Network
+    from kerasneuro.training.classifier.job import Job, Network
 
 TEMPLATE = "evaluation.html.j2"
 HELD_OUT = ("test", "validation")

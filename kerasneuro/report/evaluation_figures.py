@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kerasneuro.report.figure import PLANES, intensity_window, new_figure, to_png
-from kerasneuro.training.cohort import SUBSETS, Sample
-from kerasneuro.training.scores import calibration, confusion
+from kerasneuro.training.classifier.cohort import SUBSETS, Sample
+from kerasneuro.training.metrics.classification import calibration, confusion
 from kerasneuro.volume import Volume
 
 if TYPE_CHECKING:

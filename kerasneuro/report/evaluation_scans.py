@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kerasneuro.training.cohort import Sample
+from kerasneuro.training.classifier.cohort import Sample
 from kerasneuro.volume import Volume
 
 if TYPE_CHECKING:
     from kerasneuro.report.evaluation import Judged
-    from kerasneuro.training.classifier_job import Job
+    from kerasneuro.training.classifier.job import Job
 
 POSITIVE = 1
 
@@ -56,7 +56,7 @@ def prepared_affine(sample: Sample, shape: tuple[int, ...]) -> np.ndarray:
 
 def load_network(job: Job) -> Any:
     """Build the network of a run and load its best weights."""
-    from kerasneuro.training.classifier import build_network, load_weights
+    from kerasneuro.training.classifier.train import build_network, load_weights
 
     model = build_network(job)
     load_weights(model, job.folder.best)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from kerasneuro.training.adapters import to_grain, to_tf_data
-from kerasneuro.training.chain import Chain
-from kerasneuro.training.class_table import ClassTable, LabelClass
-from kerasneuro.training.labelled_dataset import LabelledDataset
-from kerasneuro.training.labelled_scan import LabelledScan, Voxelwise, read_scan, standardise
-from kerasneuro.training.pairs import Pair, find_pairs
-from kerasneuro.training.patch_dataset import PatchDataset
-from kerasneuro.training.segmentation_augment import Augmentation
-from kerasneuro.training.tfrecords import read_tfrecords, unpack_tfrecords, write_tfrecords
-from kerasneuro.training.torchio_augment import TorchioAugment
-from kerasneuro.training.volume_cache import ScanStore
-from kerasneuro.training.whole_dataset import WholeDataset
+from kerasneuro.training.changes.chain import Chain
+from kerasneuro.training.changes.labelled_patches import Augmentation
+from kerasneuro.training.changes.torchio import TorchioAugment
+from kerasneuro.training.scans.adapters import to_grain, to_tf_data
+from kerasneuro.training.scans.class_table import ClassTable, LabelClass
+from kerasneuro.training.scans.labelled_dataset import LabelledDataset
+from kerasneuro.training.scans.labelled_scan import LabelledScan, Voxelwise, read_scan, standardise
+from kerasneuro.training.scans.pairs import Pair, find_pairs
+from kerasneuro.training.scans.patch_dataset import PatchDataset
+from kerasneuro.training.scans.tfrecords import read_tfrecords, unpack_tfrecords, write_tfrecords
+from kerasneuro.training.scans.volume_cache import ScanStore
+from kerasneuro.training.scans.whole_dataset import WholeDataset
 
 __all__ = [
     "Augmentation",

@@ -13,10 +13,10 @@ import numpy as np
 
 from kerasneuro.errors import InvalidOption, KerasNeuroError
 from kerasneuro.tasks.result import table_text, write_text
-from kerasneuro.training.classifier_config import ClassifierConfig
-from kerasneuro.training.cohort import Sample
+from kerasneuro.training.classifier.cohort import Sample
+from kerasneuro.training.classifier.config import ClassifierConfig
+from kerasneuro.training.classifier.intensity import SiteEffects
 from kerasneuro.training.config import read_config, to_yaml
-from kerasneuro.training.intensity import SiteEffects
 from kerasneuro.weights import read, write_flat
 
 SAMPLE_COLUMNS = ("subject", "site", "label", "split", "age", "sex", "images", "patches", "index")

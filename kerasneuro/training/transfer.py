@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kerasneuro.errors import WeightsMismatch
-from kerasneuro.training.graph_parts import first_layer
+from kerasneuro.training.segmentation.graph_parts import first_layer
 
 if TYPE_CHECKING:
     import keras

@@ -19,9 +19,9 @@ import yaml
 import kerasneuro
 from kerasneuro import classifying
 from kerasneuro.models.fcd.steps import prepare
-from kerasneuro.training.classifier import build_network, save_weights
-from kerasneuro.training.classifier_config import ClassifierConfig
-from kerasneuro.training.classifier_job import start
+from kerasneuro.training.classifier.config import ClassifierConfig
+from kerasneuro.training.classifier.job import start
+from kerasneuro.training.classifier.train import build_network, save_weights
 from kerasneuro.training.config import as_mapping, from_mapping
 
 Call = Callable[..., Any]

@@ -16,12 +16,12 @@ import pytest
 import yaml
 
 import kerasneuro
-from kerasneuro.evaluating import compare
+from kerasneuro.finetuning.evaluate import compare
 from kerasneuro.tasks import Result
-from kerasneuro.training.class_table import ClassTable
 from kerasneuro.training.config import as_mapping, read_config
-from kerasneuro.training.pairs import Pair
-from kerasneuro.training.segmentation_config import SegmentationConfig
+from kerasneuro.training.scans.class_table import ClassTable
+from kerasneuro.training.scans.pairs import Pair
+from kerasneuro.training.segmentation.config import SegmentationConfig
 
 Call = Callable[..., Any]
 MAKER = runpy.run_path(str(Path(__file__).parents[1] / "training" / "tumour_maker.py"))

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from kerasneuro.errors import InvalidImage, InvalidOption
 from kerasneuro.models.fastsurfer import targets
 from kerasneuro.models.fastsurfer.dataset import LabelledVolume, SliceDataset, label_volume, read_pair
-from kerasneuro.training.augment import random_shift, shift
-from kerasneuro.training.metrics import class_overlap
+from kerasneuro.training.changes.volumes import random_shift, shift
+from kerasneuro.training.metrics.class_overlap import class_overlap
 
 pytestmark = pytest.mark.backend_free
 

@@ -17,7 +17,7 @@ from kerasneuro.errors import WeightsMismatch
 from kerasneuro.models.fastsurfer import finetune, graph
 from kerasneuro.models.fastsurfer.dataset import SliceDataset, label_volume
 from kerasneuro.models.fastsurfer.weights import LEAVES
-from kerasneuro.training.optimizers import StepDecay
+from kerasneuro.training.optimisers.adam_l2 import StepDecay
 
 pytestmark = pytest.mark.training
 

@@ -19,9 +19,9 @@ from kerasneuro.report.embedding_maps import make_map, require_maps
 from kerasneuro.report.evaluation import read_predictions, site_rows, write_evaluation_page
 from kerasneuro.report.evaluation_scans import choose_samples, prepared_affine
 from kerasneuro.tasks.result import write_text
-from kerasneuro.training.classifier_job import Job, start
-from kerasneuro.training.classifier_outputs import finish_files
-from kerasneuro.training.harmonise import ComBat
+from kerasneuro.training.classifier.harmonise import ComBat
+from kerasneuro.training.classifier.job import Job, start
+from kerasneuro.training.classifier.outputs import finish_files
 from kerasneuro.training.run_folder import RunFolder
 
 MAKER = runpy.run_path(str(Path(__file__).parents[1] / "training" / "cohort_maker.py"))

@@ -10,8 +10,8 @@ import nibabel
 import numpy as np
 
 from kerasneuro.models.fcd.steps import prepare
-from kerasneuro.training.classifier_config import ClassifierConfig
-from kerasneuro.training.classifier_job import Network
+from kerasneuro.training.classifier.config import ClassifierConfig
+from kerasneuro.training.classifier.job import Network
 from kerasneuro.training.config import from_mapping
 
 SIZE = 12

@@ -11,8 +11,8 @@ import pytest
 from keras import ops
 
 from kerasneuro.errors import InvalidOption
-from kerasneuro.training.adamp import AdamP
-from kerasneuro.training.rates import WarmCosine, warm_cosine
+from kerasneuro.training.optimisers.adamp import AdamP
+from kerasneuro.training.optimisers.rates import WarmCosine, warm_cosine
 
 pytestmark = pytest.mark.training
 

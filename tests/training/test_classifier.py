@@ -20,13 +20,13 @@ import pytest
 from kerasneuro.classifying import evaluate_classifier, open_run, train_classifier
 from kerasneuro.errors import InvalidOption, OutputError, WeightsMismatch
 from kerasneuro.report.evaluation import write_evaluation_page
-from kerasneuro.training.classifier import build_network, compile_network, load_weights
-from kerasneuro.training.classifier_config import ClassifierConfig
-from kerasneuro.training.classifier_outputs import predict, with_embedding
+from kerasneuro.training.classifier.config import ClassifierConfig
+from kerasneuro.training.classifier.outputs import predict, with_embedding
+from kerasneuro.training.classifier.train import build_network, compile_network, load_weights
+from kerasneuro.training.classifier.volume_dataset import VolumeDataset, balanced_weights
 from kerasneuro.training.config import to_yaml
 from kerasneuro.training.progress import COLUMNS
 from kerasneuro.training.run_folder import RunFolder
-from kerasneuro.training.volume_dataset import VolumeDataset, balanced_weights
 from kerasneuro.weights import read
 
 pytestmark = pytest.mark.training
@@ -153,7 +153,7 @@ SCRIPT = """
 import runpy, sys
 from pathlib import Path
 from kerasneuro.classifying import train_classifier
-from kerasneuro.training.classifier_config import ClassifierConfig
+from kerasneuro.training.classifier.config import ClassifierConfig
 from kerasneuro.training.config import read_config
 maker = runpy.run_path(sys.argv[1])
 config = read_config(sys.argv[2], ClassifierConfig)

@@ -15,22 +15,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kerasneuro.errors import InvalidImage, InvalidOption, KerasNeuroError
-from kerasneuro.training import augment
-from kerasneuro.training.augmentation import make_augmentation
-from kerasneuro.training.classifier_config import (
+from kerasneuro.training.changes import volumes as augment
+from kerasneuro.training.classifier.augmentation import make_augmentation
+from kerasneuro.training.classifier.cohort import SUBSETS, Sample, read_cohort
+from kerasneuro.training.classifier.config import (
     AugmentSettings,
     ClassifierConfig,
     DataSettings,
     HarmoniseSettings,
     SplitSettings,
 )
-from kerasneuro.training.cohort import SUBSETS, Sample, read_cohort
+from kerasneuro.training.classifier.harmonise import ComBat
+from kerasneuro.training.classifier.intensity import SiteEffects, rescale, summary
+from kerasneuro.training.classifier.prepare import Preparer, prepare_sample
+from kerasneuro.training.classifier.split import check_split, split_cohort
 from kerasneuro.training.config import as_mapping, differences, from_mapping, read_config, to_yaml
-from kerasneuro.training.harmonise import ComBat
-from kerasneuro.training.intensity import SiteEffects, rescale, summary
-from kerasneuro.training.prepare import Preparer, prepare_sample
-from kerasneuro.training.scores import calibration, confusion, score
-from kerasneuro.training.split import check_split, split_cohort
+from kerasneuro.training.metrics.classification import calibration, confusion, score
 
 pytestmark = pytest.mark.backend_free
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from kerasneuro.errors import InvalidOption
-from kerasneuro.training import nobrainer_transforms as nobrainer
-from kerasneuro.training.chain import Chain
-from kerasneuro.training.cutting import augmented_patch
-from kerasneuro.training.patch_warp import PatchWarp
-from kerasneuro.training.segmentation_augment import Augmentation
-from kerasneuro.training.sharpness import apply_along_axes, blur_matrix, coarse_matrix
+from kerasneuro.training.changes import nobrainer
+from kerasneuro.training.changes.chain import Chain
+from kerasneuro.training.changes.labelled_patches import Augmentation
+from kerasneuro.training.changes.patch_warp import PatchWarp
+from kerasneuro.training.changes.sharpness import apply_along_axes, blur_matrix, coarse_matrix
+from kerasneuro.training.scans.cutting import augmented_patch
 
 pytestmark = pytest.mark.backend_free
 
@@ -178,8 +178,8 @@ def test_chain_and_margin() -> None:
 
 def test_torchio_compose() -> None:
     torchio = pytest.importorskip("torchio")
-    from kerasneuro.training.cutting import check_augment
-    from kerasneuro.training.torchio_augment import TorchioAugment
+    from kerasneuro.training.changes.torchio import TorchioAugment
+    from kerasneuro.training.scans.cutting import check_augment
 
     image, classes = smooth_scan()
     both = torchio.Compose([torchio.RandomFlip(axes=(0,), flip_probability=1), torchio.RandomGamma()])

@@ -13,7 +13,7 @@ import pytest
 
 from kerasneuro.errors import InvalidImage, OutputError
 from kerasneuro.training.data import Augmentation, PatchDataset, WholeDataset, to_grain, to_tf_data
-from kerasneuro.training.tfrecords import Record, read_tfrecords, unpack_tfrecords, write_tfrecords
+from kerasneuro.training.scans.tfrecords import Record, read_tfrecords, unpack_tfrecords, write_tfrecords
 
 SHAPE = (5, 6, 7)
 AFFINE = np.array([[0.0, 0, 2, 1], [1, 0, 0, 2], [0, 3, 0, 4], [0, 0, 0, 1]])

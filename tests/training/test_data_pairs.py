@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kerasneuro.errors import InvalidImage, InvalidOption
-from kerasneuro.training.class_table import ClassTable
 from kerasneuro.training.description import describe
-from kerasneuro.training.pairs import Pair, find_pairs
+from kerasneuro.training.scans.class_table import ClassTable
+from kerasneuro.training.scans.pairs import Pair, find_pairs
 
 pytestmark = pytest.mark.backend_free
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from kerasneuro import volume
 from kerasneuro.errors import InvalidImage, InvalidOption
 from kerasneuro.training.data import Augmentation, Pair, PatchDataset, ScanStore, WholeDataset, standardise
-from kerasneuro.training.labelled_dataset import LabelledDataset
+from kerasneuro.training.scans.labelled_dataset import LabelledDataset
 
 pytestmark = pytest.mark.backend_free
 

@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 
 import kerasneuro
-from kerasneuro import finetuned, offspring
 from kerasneuro.errors import InvalidOption, OutputError
+from kerasneuro.finetuning import finetuned, offspring
 from kerasneuro.models.nobrainer.task import NobrainerTask
 from kerasneuro.tasks.blocks import BlockTask
-from kerasneuro.training.class_table import ClassTable
-from kerasneuro.training.segmentation_config import ModelSettings, SegmentationConfig, with_options
-from kerasneuro.training.segmentation_scans import Scans, divide, find_scans
+from kerasneuro.training.scans.class_table import ClassTable
+from kerasneuro.training.segmentation.config import ModelSettings, SegmentationConfig, with_options
+from kerasneuro.training.segmentation.scans import Scans, divide, find_scans
 
 pytestmark = pytest.mark.training
 TORCH = pytest.mark.skipif(
@@ -144,8 +144,8 @@ KILLED = """
 import json, os, signal, sys
 import keras
 import kerasneuro
-from kerasneuro import offspring
-from kerasneuro.training.segmentation_config import ModelSettings
+from kerasneuro.finetuning import offspring
+from kerasneuro.training.segmentation.config import ModelSettings
 
 class Kill(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):

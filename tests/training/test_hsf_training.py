@@ -11,9 +11,9 @@ import pytest
 from keras import ops
 
 from kerasneuro.errors import InvalidOption
-from kerasneuro.training.adamp import AdamP
-from kerasneuro.training.forgiving import ForgivingTversky, forgive, tversky_index
-from kerasneuro.training.unfreezing import StagedUnfreezing, set_trainable
+from kerasneuro.training.losses.forgiving import ForgivingTversky, forgive, tversky_index
+from kerasneuro.training.optimisers.adamp import AdamP
+from kerasneuro.training.segmentation.unfreezing import StagedUnfreezing, set_trainable
 
 pytestmark = pytest.mark.training
 

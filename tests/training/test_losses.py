@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kerasneuro.training.losses import DiceCrossEntropy, PixelCrossEntropy, SoftDice
+from kerasneuro.training.losses.dice_cross_entropy import DiceCrossEntropy, PixelCrossEntropy, SoftDice
 
 RELATIVE = 2e-6
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kerasneuro.training.metrics import class_overlap
+from kerasneuro.training.metrics.class_overlap import class_overlap
 
 pytestmark = pytest.mark.backend_free
 

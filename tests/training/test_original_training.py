@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from kerasneuro.models.nobrainer.graph import build
-from kerasneuro.training.overlap_losses import Jaccard
-from kerasneuro.training.overlap_metrics import soft_dice_score
+from kerasneuro.training.losses.overlap import Jaccard
+from kerasneuro.training.metrics.overlap import soft_dice_score
 
 pytestmark = pytest.mark.training
 

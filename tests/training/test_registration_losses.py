@@ -11,13 +11,13 @@ import pytest
 from keras import ops
 
 from kerasneuro.errors import InvalidOption
-from kerasneuro.training.field_losses import (
+from kerasneuro.training.losses.field import (
     BendingEnergy,
     FieldGradient,
     JacobianPenalty,
     jacobian_determinant,
 )
-from kerasneuro.training.similarity_losses import (
+from kerasneuro.training.losses.similarity import (
     ImageMSE,
     LabelDice,
     LocalNCC,

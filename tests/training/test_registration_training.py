@@ -11,14 +11,14 @@ from keras import ops
 
 from kerasneuro.errors import InvalidImage, InvalidOption
 from kerasneuro.models.voxelmorph.graph import build, build_hyper, registration_model
-from kerasneuro.training.field_losses import FieldGradient
-from kerasneuro.training.noise import warp_labels
-from kerasneuro.training.registration import training_model
-from kerasneuro.training.registration_pairs import HyperPairs, ScanPairs, SynthesisPairs
-from kerasneuro.training.registration_scores import score_pairs
-from kerasneuro.training.shapes import ShapeSettings, random_shapes
-from kerasneuro.training.similarity_losses import ImageMSE, LabelDice
-from kerasneuro.training.synthesis import SynthesisSettings
+from kerasneuro.training.changes.noise import warp_labels
+from kerasneuro.training.losses.field import FieldGradient
+from kerasneuro.training.losses.similarity import ImageMSE, LabelDice
+from kerasneuro.training.metrics.registration import score_pairs
+from kerasneuro.training.registration.graph import training_model
+from kerasneuro.training.registration.pairs import HyperPairs, ScanPairs, SynthesisPairs
+from kerasneuro.training.registration.shapes import ShapeSettings, random_shapes
+from kerasneuro.training.registration.synthesis import SynthesisSettings
 
 SHAPE = (32, 32)
 LABELS = 4

@@ -11,23 +11,23 @@ import pytest
 from keras import ops
 
 from kerasneuro.errors import InvalidOption
-from kerasneuro.training.adversarial_losses import Wasserstein, gradient_penalty
-from kerasneuro.training.generalised_dice import GeneralisedDice, generalised_dice_score
-from kerasneuro.training.overlap_losses import Dice, FocalTversky, Jaccard, Tversky
-from kerasneuro.training.overlap_metrics import (
-    DiceMetric,
-    JaccardMetric,
-    soft_dice_score,
-    soft_jaccard_score,
-)
-from kerasneuro.training.segmentation_losses import LOSSES, CombinedLoss, get_loss
-from kerasneuro.training.voxel_losses import (
+from kerasneuro.training.losses.adversarial import Wasserstein, gradient_penalty
+from kerasneuro.training.losses.by_name import LOSSES, CombinedLoss, get_loss
+from kerasneuro.training.losses.generalised_dice import GeneralisedDice, generalised_dice_score
+from kerasneuro.training.losses.overlap import Dice, FocalTversky, Jaccard, Tversky
+from kerasneuro.training.losses.voxel import (
     BoundaryWeighted,
     CrossEntropy,
     Elbo,
     border_weights,
     cross_entropy,
     elbo,
+)
+from kerasneuro.training.metrics.overlap import (
+    DiceMetric,
+    JaccardMetric,
+    soft_dice_score,
+    soft_jaccard_score,
 )
 
 ABSOLUTE = 1e-6

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from kerasneuro.errors import InvalidImage, InvalidOption
-from kerasneuro.training.surface_metrics import hausdorff_95, surface, surface_distance, volume_error
+from kerasneuro.training.metrics.surface import hausdorff_95, surface, surface_distance, volume_error
 
 pytestmark = pytest.mark.backend_free
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from kerasneuro.errors import InvalidImage, InvalidOption
-from kerasneuro.training import noise, synthesis
-from kerasneuro.training.augment import random_flip
-from kerasneuro.training.shapes import ShapeSettings, random_shapes
-from kerasneuro.training.synthesis import SynthesisSettings, synthesise
+from kerasneuro.training.changes import noise
+from kerasneuro.training.changes.volumes import random_flip
+from kerasneuro.training.registration import synthesis
+from kerasneuro.training.registration.shapes import ShapeSettings, random_shapes
+from kerasneuro.training.registration.synthesis import SynthesisSettings, synthesise
 
 pytestmark = pytest.mark.backend_free
 

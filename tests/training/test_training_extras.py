@@ -11,8 +11,8 @@ from keras import ops
 
 from kerasneuro.models.nobrainer.graph import build
 from kerasneuro.training.checkpoint import restore_checkpoint, save_checkpoint
-from kerasneuro.training.optimizers import per_batch_momentum
-from kerasneuro.training.segmentation_losses import get_loss
+from kerasneuro.training.losses.by_name import get_loss
+from kerasneuro.training.optimisers.adam_l2 import per_batch_momentum
 
 pytestmark = pytest.mark.training
 

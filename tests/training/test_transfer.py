@@ -10,14 +10,14 @@ import pytest
 
 import kerasneuro
 from kerasneuro.errors import InvalidOption, WeightsMismatch
-from kerasneuro.training.graph_parts import (
+from kerasneuro.training.optimisers.layer_rates import LayerwiseAdamW, pull_to_start
+from kerasneuro.training.segmentation.graph_parts import (
     check_stages,
     encoder_layers,
     first_layer,
     freeze_layers,
     head_layer,
 )
-from kerasneuro.training.layer_rates import LayerwiseAdamW, pull_to_start
 from kerasneuro.training.transfer import copy_weights, inflate_input
 
 

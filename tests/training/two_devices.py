@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from kerasneuro.training.distribute import data_parallel
-from kerasneuro.training.segmentation_losses import get_loss
+from kerasneuro.training.losses.by_name import get_loss
 
 BACKEND = keras.backend.backend()
 ITEMS, BATCH, EDGE = 8, 4, 8

@@ -14,8 +14,9 @@ from scipy.special import softmax
 
 import kerasneuro
 from kerasneuro.inference import Engine
-from kerasneuro.training import overlap_metrics, surface_metrics
-from kerasneuro.training.segmentation_losses import get_loss
+from kerasneuro.training.losses.by_name import get_loss
+from kerasneuro.training.metrics import overlap as overlap_metrics
+from kerasneuro.training.metrics import surface as surface_metrics
 
 
 def compare(folder: Path, case: Case) -> dict[str, object]:

@@ -13,7 +13,7 @@ from kerasneuro.errors import InvalidImage, InvalidOption
 from kerasneuro.models.fastsurfer import targets
 from kerasneuro.models.fastsurfer.graph import MULTIPLE
 from kerasneuro.models.fastsurfer.slices import PLANES, ThickSlices
-from kerasneuro.training.augment import random_shift
+from kerasneuro.training.changes.volumes import random_shift
 from kerasneuro.training.epochs import EpochDataset
 from kerasneuro.volume import conform_mgh, load
 from kerasneuro.volume.conform_mgh import header_affine

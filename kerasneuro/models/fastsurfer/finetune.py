@@ -14,8 +14,8 @@ import keras
 import numpy as np
 
 from kerasneuro.models.fastsurfer import graph, weights
-from kerasneuro.training.losses import DiceCrossEntropy
-from kerasneuro.training.optimizers import AdamL2, StepDecay
+from kerasneuro.training.losses.dice_cross_entropy import DiceCrossEntropy
+from kerasneuro.training.optimisers.adam_l2 import AdamL2, StepDecay
 from kerasneuro.training.transfer import copy_weights
 from kerasneuro.weights import assign, read, restore_kernel, unwrap, write_flat
 

@@ -16,15 +16,15 @@ import numpy as np
 from kerasneuro.errors import InvalidOption, MissingDependency
 from kerasneuro.models.hsf import graph
 from kerasneuro.models.hsf.weights import original
-from kerasneuro.training.adamp import AdamP
-from kerasneuro.training.forgiving import ForgivingTversky
-from kerasneuro.training.rates import warm_cosine
+from kerasneuro.training.losses.forgiving import ForgivingTversky
+from kerasneuro.training.optimisers.adamp import AdamP
+from kerasneuro.training.optimisers.rates import warm_cosine
+from kerasneuro.training.segmentation.unfreezing import StagedUnfreezing
 from kerasneuro.training.transfer import copy_weights
-from kerasneuro.training.unfreezing import StagedUnfreezing
 from kerasneuro.weights import write_original
 
 if TYPE_CHECKING:
-    from kerasneuro.training.cutting import SegmentationAugment
+    from kerasneuro.training.scans.cutting import SegmentationAugment
 
 EPOCHS = 64
 LEARNING_RATE = 0.01
@@ -219,7 +219,7 @@ def augmentation(engine: str = "numpy") -> SegmentationAugment:
         return _with_torchio()
     if engine != "numpy":
         raise InvalidOption(f"the augmentation is of numpy or torchio, found {engine!r}")
-    from kerasneuro.training.segmentation_augment import Augmentation
+    from kerasneuro.training.changes.labelled_patches import Augmentation
 
     return Augmentation(
         flip_axes=(0,), affine=0.2, rotation=30, scale=0.3, shift=0.1, elastic=0.1, elastic_spacing=12,
@@ -235,7 +235,7 @@ def _with_torchio() -> SegmentationAugment:
         raise MissingDependency(
             "this augmentation needs TorchIO: pip install 'kerasneuro[torchio]', or use numpy"
         ) from error
-    from kerasneuro.training.torchio_augment import TorchioAugment
+    from kerasneuro.training.changes.torchio import TorchioAugment
 
     changes: Sequence[Any] = [
         torchio.RandomFlip(axes=(0,), flip_probability=0.5),

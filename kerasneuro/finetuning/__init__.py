@@ -1,0 +1,1 @@
+"""Fine-tune a segmentation network, and score it."""

@@ -1,0 +1,1 @@
+"""Training of classifiers of whole volumes: cohort, preparation, run, outputs."""

@@ -1,0 +1,1 @@
+"""Training of registration: synthetic pairs, and the graph that is trained."""

@@ -1,0 +1,1 @@
+"""Labelled scans as batches for `fit`."""

@@ -1,0 +1,1 @@
+"""Fine-tuning of segmentation networks: settings, scans, run."""
