@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -23,12 +24,15 @@ from accelerator import measure_gpu
 from hsf import measure_hsf
 from networks import measure_networks
 from plan import SIZES, Plan, available_cores
+from training_step import BACKENDS as TRAINED
+from training_step import measure_steps
 from whole_jobs import deepbet, nobrainer
 from write_up import machine, write
 
 ROOT = Path(__file__).resolve().parent.parent
 BACKENDS = ("tensorflow", "jax", "torch", "openvino")
-CASES = ("deepbet", "nobrainer", "parcellation", "specialise", "hsf", "gpu", "networks")
+CASES = ("deepbet", "nobrainer", "parcellation", "specialise", "hsf", "training", "gpu", "networks")
+PATCHES, TRAINING_STEPS = {32: 2}, 2  # edge of the patch -> patches in a batch; steps of a round
 HYPERNETWORK_BYTES = 45 * 10**8  # room for its file, and for what is made of it
 
 
@@ -75,7 +79,7 @@ def kept_record(folder: Path, size: str, cases: list[str]) -> dict[str, Any]:
     record: dict[str, Any] = {"kept": kept_runs(last, kept)}
     for name in ("cases", "blocks"):
         record[name] = [case for case in last[name] if case["case"].removesuffix("-block") in kept]
-    for name in ("parcellation", "specialise", "hsf"):
+    for name in ("parcellation", "specialise", "hsf", "training"):
         if name in kept:
             record[name] = last.get(name)
     if "gpu" in kept:
@@ -114,6 +118,9 @@ def measure(plan: Plan, cases: list[str], kept: Mapping[str, Any]) -> Iterator[d
     if "hsf" in cases:
         record["hsf"] = measure_hsf(plan)
         yield record
+    if "training" in cases:
+        record["training"] = training(plan)
+        yield record
     if "gpu" in cases:
         record["gpu"] = measure_gpu(plan)
         yield record
@@ -141,10 +148,22 @@ def specialise(plan: Plan) -> dict[str, Any] | None:
     return script("specialise.py", *options, "--backend", plan.backends[0])
 
 
-def script(name: str, *options: str) -> dict[str, Any]:
+def training(plan: Plan) -> dict[str, Any] | None:
+    """Time a step of training under each backend, and what the making of patches adds to it."""
+    backends = [name for name in TRAINED if name in plan.backends]
+    if not backends or not plan.has_time_for("the training of a U-Net"):
+        return None
+    steps = next(measure_steps(PATCHES, TRAINING_STEPS, plan.sizes.rounds, plan.threads, backends))
+    options = ["--part", "data", "--edges", *map(str, PATCHES), "--threads", str(plan.threads)]
+    return {"step": steps, "data": script("training.py", *options, backend=backends[0])}
+
+
+def script(name: str, *options: str, backend: str | None = None) -> dict[str, Any]:
     """Run a benchmark that is a script of its own; its last line is its record."""
     command = [sys.executable, str(Path(__file__).with_name(name)), *options]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    chosen = {"KERAS_BACKEND": backend} if backend else {}
+    environment = {**os.environ, **chosen}
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
     record: dict[str, Any] = json.loads(output.splitlines()[-1])
     return record
 

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from write_training import training
+
 Row = Mapping[str, Any]
 Column = tuple[str, Callable[[Row], str]]
 
@@ -266,6 +268,8 @@ def page(record: Mapping[str, Any]) -> str:
         lines += steps(record["parcellation"])
     if record.get("specialise"):
         lines += specialised(record["specialise"])
+    if record.get("training"):
+        lines += training(record["training"])
     if record["gpu"]:
         lines += ["## GPU", "", record["gpu"]["line"], ""]
         lines += [GPU] if record["gpu"]["forward"] else []
