@@ -77,7 +77,8 @@ def file_lines(file: WeightFile) -> list[str]:
     for source in file.sources:
         facts = (source.dataset, source.package, source.version, source.repository, source.commit)
         place = " ".join(fact for fact in facts if fact) or source.url or ""
-        lines.append(f"  - {source.kind}: {place}" + (f", `{source.path or source.member}`" if place else ""))
+        inside = source.path or source.member
+        lines.append(f"  - {source.kind}: {place}" + (f", `{inside}`" if place and inside else ""))
     return lines
 
 

@@ -161,7 +161,7 @@ def test_names_and_shapes_are_those_of_the_published_file(fixtures: Path, plane:
     }
     theirs = {entry["key"]: tuple(entry["shape"]) for entry in entries}
     turned = {
-        key: tuple(shape[axis] for axis in weights.KERNEL) if len(shape) == 4 else shape
+        key: tuple(shape[axis] for axis in (2, 3, 1, 0)) if len(shape) == 4 else shape
         for key, shape in theirs.items()
     }
     assert list(ours.items()) == list(turned.items())
