@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # Read before the tests put the user's settings aside.
@@ -16,7 +17,23 @@ OPENVINO_SKIPS: dict[str, str] = {}
 
 # Tests that touch no Keras, by folder and by file: one backend's run is enough for them.
 BACKEND_FREE_FOLDERS = ("fetching", "volume", "report", "tools", "hostile")
-BACKEND_FREE_FILES = ("test_registry.py", "test_repository.py", "test_build_dataset.py")
+BACKEND_FREE_FILES = (
+    "test_registry.py",
+    "test_repository.py",
+    "test_build_dataset.py",
+    "cli/test_backend.py",
+    "cli/test_options.py",
+    "cli/test_show.py",
+    "inference/test_grid.py",
+    "onnx_models/test_bad_input.py",
+    "weights/test_flat_h5.py",
+    "weights/test_hostile.py",
+    "weights/test_keras_h5.py",
+    "weights/test_read.py",
+    "weights/test_savedmodel.py",
+    "weights/test_torch_file.py",
+    "weights/test_torch_writer.py",
+)
 
 FAULT_TABLE = Path(__file__).parent.parent / "docs" / "faults.md"
 FAULT_HEADER = """# What happens when a source fails
@@ -103,6 +120,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A busy machine is no error of the code.
+    hypothesis.settings.register_profile("untimed", deadline=None)
+    hypothesis.settings.load_profile("untimed")
     config.stash[FAULTS] = set()
     # Before the tests are collected, since many of them are made from the registry.
     os.environ["KERASNEURO_HUB"] = str(Path(__file__).parent / "no-added-models")
@@ -120,7 +140,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what no backend changes; skip, with its reason, what an inference-only backend can not run."""
     for item in items:
         inside = item.path.relative_to(Path(__file__).parent).parts
-        if inside[0] in BACKEND_FREE_FOLDERS or inside in [(name,) for name in BACKEND_FREE_FILES]:
+        if inside[0] in BACKEND_FREE_FOLDERS or "/".join(inside) in BACKEND_FREE_FILES:
             item.add_marker(pytest.mark.backend_free)
     if backend() != "openvino":
         return
