@@ -90,6 +90,16 @@ def deepbet_weights(own_environment: None) -> dict[str, Path]:
 
 
 @pytest.fixture
+def single_step() -> dict[str, bool]:
+    """Return how to ``compile`` a network for one training step: as it takes the backend the least time.
+
+    JAX compiles a whole step in less time than its operations one by one; TensorFlow traces for ten times
+    as long as the step takes.
+    """
+    return {"jit_compile": backend() == "jax", "run_eagerly": backend() == "tensorflow"}
+
+
+@pytest.fixture
 def fault_table(request: pytest.FixtureRequest) -> Callable[[str, str, str], None]:
     """Collect a row of the fault table: what went wrong, where, and how it ended (proven by the test)."""
 

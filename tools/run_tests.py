@@ -2,8 +2,9 @@
 
 ``python tools/run_tests.py`` runs tensorflow, jax and torch in full and openvino without the tests marked
 ``training``; tests marked ``backend_free`` run under one backend only: PyTorch where it is asked for, which
-is the quickest. Arguments after ``--`` go to pytest. The tests of a file stay together; files are spread over
-as many processes as there are cores and memory for. The exit code is 0 only if every run passed.
+is the quickest. Arguments after ``--`` go to pytest. The tests are shared by as many processes as there are
+cores and memory for; one that has no more takes over the rest of another's. The exit
+code is 0 only if every run passed.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def run_backend(
     """Run pytest under one backend, pass its output on, and keep its closing line."""
     command = [sys.executable, "-m", "pytest", *extra]
     if workers > 1:
-        command += ["--numprocesses", str(workers), "--dist", "loadfile"]
+        command += ["--numprocesses", str(workers), "--dist", "worksteal"]
     if expression := marker_expression(backend, fast, backend_free):
         command += ["-m", expression]
     print(f"\n===== KERAS_BACKEND={backend}: {' '.join(command[1:])}", flush=True)

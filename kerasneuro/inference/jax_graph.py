@@ -27,7 +27,7 @@ class JaxGraph:
 
     def __init__(self, model: Any) -> None:
         self._plan = GraphPlan(model)
-        self._handlers = {id(step): _handler(step) for step in self._plan.steps}
+        self._handlers = {id(step): _handler(step.operation) for step in self._plan.steps}
 
     def __call__(self, tensor: Any) -> Any:
         """Compute ``(B, ..., C)`` JAX arrays inside a ``StatelessScope`` that holds the variables."""
@@ -40,12 +40,20 @@ class JaxGraph:
         return step.operation(*args, **kwargs)
 
 
-def _handler(step: Step) -> Handler | None:
+def _handler(layer: Any) -> Handler | None:
+    return JaxGraph(layer) if functional_of(layer) is not None else rewritten(layer)
+
+
+def rewritten(layer: Any) -> Handler | None:
+    """Return the quicker way to compute a layer's output for one JAX array; None where there is none.
+
+    Parameters
+    ----------
+    layer : keras.Operation
+        Its weights are read at each call, inside a ``StatelessScope`` those of the scope.
+    """
     import keras
 
-    layer = step.operation
-    if functional_of(layer) is not None:
-        return JaxGraph(layer)
     kind = type(layer)
     if kind not in (keras.layers.Conv3D, keras.layers.Conv3DTranspose):
         return None

@@ -125,15 +125,14 @@ def test_impossible_networks_are_refused(wrong: dict[str, Any]) -> None:
 
 
 @pytest.mark.training
-def test_every_kind_of_weight_learns() -> None:
+def test_every_kind_of_weight_learns(single_step: dict[str, bool]) -> None:
     model = graph.build(filters=(4, 6), n_classes=2, input_shape=(4, 4, 4, 1))
     rng = np.random.default_rng(0)
     for variable in model.trainable_variables:  # away from the symmetric start
         variable.assign(rng.normal(0.5, 0.3, variable.shape))
     before = {v.path: keras.ops.convert_to_numpy(v).copy() for v in model.trainable_variables}
     x = rng.normal(size=(2, 4, 4, 4, 1)).astype("float32")
-    at_once = keras.backend.backend() == "jax"  # which compiles layers one by one in more time
-    model.compile(optimizer=keras.optimizers.SGD(10.0), loss="mse", jit_compile=at_once)
+    model.compile(optimizer=keras.optimizers.SGD(10.0), loss="mse", **single_step)
     model.train_on_batch(x, rng.random((2, 4, 4, 4, 2)).astype("float32"))
     after = {v.path: keras.ops.convert_to_numpy(v) for v in model.trainable_variables}
     assert all(np.isfinite(values).all() for values in after.values())

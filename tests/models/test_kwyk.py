@@ -164,13 +164,17 @@ def test_impossible_graphs_are_refused(config: dict) -> None:
 
 @pytest.mark.training
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_one_training_step_changes_every_trainable_variable(variant: str) -> None:
+def test_one_training_step_changes_every_trainable_variable(
+    variant: str, single_step: dict[str, bool]
+) -> None:
     keras.utils.set_random_seed(1)
     model = build(variant, n_classes=3, filters=4, dilations=(1, 2), kl_weight=1e-6)
     wanted = {"v", "g", "bias_m"} | ({"kernel_a", "bias_a", "p"} if variant == "bvwn_multi_prior" else set())
     assert {v.name for v in model.trainable_variables} == wanted
     before = {v.path: keras.ops.convert_to_numpy(v).copy() for v in model.weights}
-    model.compile(optimizer=keras.optimizers.Adam(1e-2), loss="sparse_categorical_crossentropy")
+    model.compile(
+        optimizer=keras.optimizers.Adam(1e-2), loss="sparse_categorical_crossentropy", **single_step
+    )
     numbers = np.random.default_rng(2)
     x = numbers.normal(size=(2, 12, 12, 12, 1)).astype("float32")
     y = numbers.integers(0, 3, size=(2, 12, 12, 12))

@@ -200,7 +200,7 @@ def test_random_velocity() -> None:
 
 
 @pytest.mark.training
-def test_training_reaches_every_kernel() -> None:
+def test_training_reaches_every_kernel(single_step: dict[str, bool]) -> None:
     keras.utils.set_random_seed(0)
     # Enough units that some of each layer are on the side of the activation that has a slope.
     model = build_hyper((8, 8), nb_hyp_layers=1, nb_hyp_units=16, nb_unet_features=[[6], [6, 6]])
@@ -208,7 +208,7 @@ def test_training_reaches_every_kernel() -> None:
     images = [rng.uniform(size=(2, 8, 8, 1)).astype(np.float32) for _ in range(2)]
     model.get_layer("hyper_vxm_dense_flow").kernel.assign(rng.normal(size=(3, 3, 6, 2)) * 0.1)
     before = model.get_weights()
-    model.compile(optimizer=keras.optimizers.SGD(1.0), loss="mse")
+    model.compile(optimizer=keras.optimizers.SGD(1.0), loss="mse", **single_step)
     hyper = np.array([[0.2], [0.7]], np.float32)
     model.train_on_batch([*images, hyper], [images[1], np.zeros((2, 4, 4, 2), np.float32)])
     for old, new in zip(before, model.get_weights(), strict=True):

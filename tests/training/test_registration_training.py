@@ -157,13 +157,13 @@ def test_scores_of_known_displacements() -> None:
 
 
 @pytest.mark.training
-def test_hypernetworks_train_by_weights_of_the_pairs() -> None:
+def test_hypernetworks_train_by_weights_of_the_pairs(single_step: dict[str, bool]) -> None:
     keras.utils.set_random_seed(0)
     sizes = {"nb_hyp_layers": 1, "nb_hyp_units": 8, "nb_unet_features": ((4,), (4, 4)), "int_steps": 0}
     model = build_hyper(SHAPE, **sizes)
     training = training_model(registration_model(model), labels=LABELS)
     losses = [ImageMSE(0.5), LabelDice(), FieldGradient("l2", loss_mult=2)]
-    training.compile(keras.optimizers.Adam(1e-3), loss=losses)
+    training.compile(keras.optimizers.Adam(1e-3), loss=losses, **single_step)
     data = HyperPairs(SynthesisPairs(shapes(2), 3, 1, seed=1), ends=0)
     inputs, targets, _ = data[0]
     parts = [

@@ -228,7 +228,9 @@ def test_layer_names_hold_no_separator(name: str, part: str) -> None:
 
 @pytest.mark.training
 @each_graph
-def test_one_training_step_changes_every_kernel(name: str, part: str, fixtures: Path) -> None:
+def test_one_training_step_changes_every_kernel(
+    name: str, part: str, fixtures: Path, single_step: dict[str, bool]
+) -> None:
     card = kerasneuro.info(name)
     random.seed(0)  # so that no branch is dropped for all samples
     model = small_network(name, part, fixtures)
@@ -240,9 +242,7 @@ def test_one_training_step_changes_every_kernel(name: str, part: str, fixtures: 
     outputs = keras.tree.flatten(model(batch, training=False))
     target = [rng.random(tuple(output.shape)).astype("float32") for output in outputs]
     before = [keras.ops.convert_to_numpy(kernel).copy() for kernel in kernels(model)]
-    # JAX compiles a whole step in less time than its operations one by one.
-    at_once = keras.backend.backend() == "jax"
-    model.compile(optimizer=keras.optimizers.Adam(1e-3), loss="mse", jit_compile=at_once)
+    model.compile(optimizer=keras.optimizers.Adam(1e-3), loss="mse", **single_step)
     model.train_on_batch(batch, target if len(target) > 1 else target[0])
     for kernel, old in zip(kernels(model), before, strict=True):
         assert np.abs(keras.ops.convert_to_numpy(kernel) - old).max() > 0, kernel.path

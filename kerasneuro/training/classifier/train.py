@@ -11,6 +11,7 @@ from kerasneuro.errors import InvalidOption
 from kerasneuro.training.classifier.augmentation import make_augmentation
 from kerasneuro.training.classifier.config import FitSettings
 from kerasneuro.training.classifier.job import Job, Say, silent
+from kerasneuro.training.quick_convolutions import quick_convolutions
 from kerasneuro.weights import assign, read, write_flat
 
 if TYPE_CHECKING:
@@ -137,15 +138,16 @@ def fit(model: keras.Model, job: Job, say: Say = silent, *, callbacks: Sequence[
     )
     held_out = VolumeDataset(job.of("validation"), job.prepare, settings.batch_size)
     if done < settings.epochs and not progress.finished:
-        model.fit(
-            data,
-            validation_data=held_out,
-            initial_epoch=done,
-            epochs=settings.epochs,
-            shuffle=False,
-            verbose=0,
-            callbacks=[data.follow(), progress, *callbacks],
-        )
+        with quick_convolutions(model):
+            model.fit(
+                data,
+                validation_data=held_out,
+                initial_epoch=done,
+                epochs=settings.epochs,
+                shuffle=False,
+                verbose=0,
+                callbacks=[data.follow(), progress, *callbacks],
+            )
     load_weights(model, job.folder.best)
 
 

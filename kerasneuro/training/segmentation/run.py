@@ -16,6 +16,7 @@ from kerasneuro.training.metrics.overlap import DiceMetric
 from kerasneuro.training.optimisers.adam_l2 import per_batch_momentum
 from kerasneuro.training.optimisers.layer_rates import LayerwiseAdamW, pull_to_start
 from kerasneuro.training.progress import Progress
+from kerasneuro.training.quick_convolutions import quick_convolutions
 from kerasneuro.training.segmentation.files import TrainingFiles
 from kerasneuro.training.segmentation.graph_parts import encoder_layers, freeze_layers, head_layer
 from kerasneuro.weights import write_flat
@@ -164,15 +165,16 @@ def fit(
         if done <= first:
             run.enter(first, batches)
         _follow(training, max(done, first))
-        model.fit(
-            training,
-            validation_data=validation,
-            initial_epoch=max(done, first),
-            epochs=last,
-            shuffle=False,
-            verbose=0,
-            callbacks=[*_followers(training), *averages, progress, *_logs(settings, files), *callbacks],
-        )
+        with quick_convolutions(model):
+            model.fit(
+                training,
+                validation_data=validation,
+                initial_epoch=max(done, first),
+                epochs=last,
+                shuffle=False,
+                verbose=0,
+                callbacks=[*_followers(training), *averages, progress, *_logs(settings, files), *callbacks],
+            )
     pull_to_start(model, 0.0, None)
     load_weights(model, files.best)
     return progress.rows
