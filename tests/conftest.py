@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
+import numpy as np
 import pytest
 
 # Read before the tests put the user's settings aside.
@@ -87,6 +89,65 @@ def deepbet_weights(own_environment: None) -> dict[str, Path]:
             pytest.skip(
                 f"the package index cannot be reached, and KERASNEURO_WEIGHTS has no deepbet: {error}"
             )
+
+
+@pytest.fixture(scope="session")
+def whole() -> Callable[[Any], Callable[[Any], list[np.ndarray]]]:
+    """Make a function of a model's inputs, compiled as one where the backend would compile every operation.
+
+    It computes in float32 with the weights that the model has now, and returns a list of all outputs.
+    """
+
+    def make(model: Any) -> Callable[[Any], list[np.ndarray]]:
+        import keras
+
+        def plain(inputs: Any) -> list[Any]:
+            return keras.tree.flatten(model(inputs, training=False))
+
+        special = {"jax": jax_function, "openvino": openvino_function}.get(backend())
+        function = special(plain) if special else plain
+        return lambda inputs: [np.asarray(keras.ops.convert_to_numpy(found)) for found in function(inputs)]
+
+    return make
+
+
+def jax_function(plain: Callable[[Any], list[Any]]) -> Callable[[Any], list[Any]]:
+    """Compile a function of arrays under JAX."""
+    import jax
+    import keras
+
+    def stateless(inputs: Any) -> list[Any]:
+        with keras.StatelessScope():
+            return plain(inputs)
+
+    return jax.jit(stateless)
+
+
+def openvino_function(plain: Callable[[Any], list[Any]]) -> Callable[[Any], list[Any]]:
+    """Compile a function of arrays under OpenVINO, for each list of shapes once."""
+    networks: dict[tuple[tuple[int, ...], ...], Any] = {}
+
+    def function(inputs: Any) -> list[Any]:
+        import openvino
+        from keras.src.backend.openvino.core import OpenVINOKerasTensor
+
+        arrays = inputs if isinstance(inputs, list) else [inputs]
+        shapes = tuple(array.shape for array in arrays)
+        if shapes not in networks:
+            kind = openvino.Type.f32
+            entries = [openvino.opset16.parameter(list(shape), dtype=kind) for shape in shapes]
+            tensors = [OpenVINOKerasTensor(entry.output(0)) for entry in entries]
+            found = plain(tensors if isinstance(inputs, list) else tensors[0])
+            # Two outputs may be one tensor.
+            results = [openvino.opset16.result(tensor.output) for tensor in found]
+            graph = openvino.Model(results, entries)
+            precise = {"INFERENCE_PRECISION_HINT": "f32"}
+            networks[shapes] = openvino.compile_model(graph, "CPU", precise), len(found)
+        network, count = networks[shapes]
+        computed = network(arrays)
+        return [np.array(computed[index]) for index in range(count)]
+
+    return function
 
 
 @pytest.fixture

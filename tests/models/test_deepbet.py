@@ -14,6 +14,7 @@ import pytest
 
 from kerasneuro import registry
 from kerasneuro.errors import InvalidImage, InvalidOption, WeightsMismatch
+from kerasneuro.inference import Engine
 from kerasneuro.models.deepbet import graph, steps, weights
 from kerasneuro.models.deepbet.task import TASK, DeepbetTask, doubts
 from kerasneuro.volume import nearest_float32
@@ -56,16 +57,14 @@ class TestGraph:
     def test_any_multiple_of_32(self) -> None:
         small = graph.build(widths=(4, 8, 8, 16), head_width=4)
         for shape in ((32, 32, 64), (64, 32, 32)):
-            logits = small(np.random.default_rng(0).normal(size=(2, *shape, 1)).astype(np.float32))
-            logits = keras.ops.convert_to_numpy(logits)
+            logits = Engine(small)(np.random.default_rng(0).normal(size=(2, *shape, 1)).astype(np.float32))
             assert logits.shape == (2, *shape, 2)
             assert np.isfinite(logits).all() and logits.min() < 0 < logits.max()
 
     def test_samples_of_a_batch_do_not_see_each_other(self) -> None:
         small = graph.build(widths=(4, 8), head_width=4, input_shape=(16, 16, 16))
         scans = np.random.default_rng(1).normal(size=(2, 16, 16, 16, 1)).astype(np.float32)
-        both = keras.ops.convert_to_numpy(small(scans))
-        alone = keras.ops.convert_to_numpy(small(scans[1:]))
+        both, alone = Engine(small)(scans), Engine(small)(scans[1:])
         np.testing.assert_allclose(both[1:], alone, atol=1e-5)
 
     def test_saved_model_round_trip(self, tmp_path: Path) -> None:
@@ -73,9 +72,7 @@ class TestGraph:
         small.save(tmp_path / "small.keras")
         again = keras.saving.load_model(tmp_path / "small.keras", safe_mode=True)
         scan = np.random.default_rng(2).normal(size=(1, 16, 16, 24, 1)).astype(np.float32)
-        np.testing.assert_array_equal(
-            keras.ops.convert_to_numpy(again(scan)), keras.ops.convert_to_numpy(small(scan))
-        )
+        np.testing.assert_array_equal(Engine(again)(scan), Engine(small)(scan))
 
 
 class TestWeights:

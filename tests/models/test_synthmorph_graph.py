@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ QUICK = keras.backend.backend() in ("tensorflow", "torch")
 slow_to_compile = pytest.mark.skipif(
     not QUICK, reason="a matter of the graph alone, and slow to compile here"
 )
+Run = Callable[[keras.Model, list[np.ndarray]], list[np.ndarray]]
 SMALL: dict[str, Any] = {"enc_nf": (2,), "add_nf": (2,)}
 
 
@@ -32,39 +34,11 @@ def numpy(tensor: Any) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(tensor))
 
 
-def run(model: keras.Model, inputs: list[np.ndarray]) -> list[np.ndarray]:
-    """Compute the outputs for a batch of one, compiled as one where the backend would compile every step."""
-    outputs: Any
-    if keras.backend.backend() == "jax":
-        outputs = jitted(model)(*inputs)
-    elif keras.backend.backend() == "openvino":
-        network = compiled(model, tuple(array.shape for array in inputs))
-        computed = network(inputs)
-        outputs = [np.array(computed[index]) for index in range(len(network.outputs))]
-    else:
-        outputs = model(inputs)
-    return [numpy(tensor)[0] for tensor in (outputs if isinstance(outputs, list) else [outputs])]
-
-
-@cache
-def jitted(model: keras.Model) -> Any:
-    import jax
-
-    return jax.jit(lambda *arrays: model(list(arrays)))
-
-
-@cache
-def compiled(model: keras.Model, shapes: tuple[tuple[int, ...], ...]) -> Any:
-    import openvino
-    from keras.src.backend.openvino.core import OpenVINOKerasTensor
-
-    entries = [openvino.opset16.parameter(list(shape), dtype=openvino.Type.f32) for shape in shapes]
-    found = model([OpenVINOKerasTensor(entry.output(0)) for entry in entries])
-    found = found if isinstance(found, list) else [found]
-    # Two outputs may be one tensor: the matrices without an affine step.
-    results = [openvino.opset16.result(tensor.output) for tensor in found]
-    whole = openvino.Model(results, entries)
-    return openvino.compile_model(whole, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+@pytest.fixture(scope="module")
+def run(whole: Any) -> Run:
+    """Compute the outputs for a batch of one; a network is compiled once."""
+    prepared = cache(whole)
+    return lambda model, inputs: [output[0] for output in prepared(model)(inputs)]
 
 
 @cache
@@ -123,7 +97,7 @@ WAYS: list[tuple[dict[str, bool], str]] = [
 @pytest.mark.parametrize(("options", "start"), WAYS)
 @pytest.mark.parametrize("name", DETECTORS)
 def test_matrices_and_features_of_the_original(
-    folder: Path, name: str, options: dict[str, bool], start: str
+    folder: Path, name: str, options: dict[str, bool], start: str, run: Run
 ) -> None:
     """Features to 1e-4 of the largest, matrices to 2e-4, images to 1e-3."""
     _, arrays, images = reference(folder, name)
@@ -158,7 +132,7 @@ def test_steps_of_the_fit(folder: Path, name: str) -> None:
             compare(numpy(matrix)[0], arrays[f"{start}aff_{index}"], 2e-4, f"{start}aff_{index}")
 
 
-def test_displacement_of_the_affine_network_on_free_axes(folder: Path) -> None:
+def test_displacement_of_the_affine_network_on_free_axes(folder: Path, run: Run) -> None:
     _, arrays, images = reference(folder, "affine")
     model = detector(folder, "affine", in_shape=(None,) * 3)
     assert model.output_shape == (None, None, None, None, 3)
@@ -167,7 +141,7 @@ def test_displacement_of_the_affine_network_on_free_axes(folder: Path) -> None:
 
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("name", ["deform", "deform4", "joint"])
-def test_fields_of_the_original(folder: Path, name: str, half: bool) -> None:
+def test_fields_of_the_original(folder: Path, name: str, half: bool, run: Run) -> None:
     """Velocities to 1e-4 of the largest, displacements to 2e-4 voxels, matrices to 2e-4, images to 1e-3."""
     _, arrays, images = reference(folder, name)
     model = deformable(
@@ -193,7 +167,7 @@ def test_fields_of_the_original(folder: Path, name: str, half: bool) -> None:
 
 
 @slow_to_compile
-def test_the_opposite_order_gives_the_inverse_direction(folder: Path) -> None:
+def test_the_opposite_order_gives_the_inverse_direction(folder: Path, run: Run) -> None:
     """Deforming A to B and B to A gives the same two displacements."""
     _, arrays, images = reference(folder, "deform")
     model = deformable(folder, "deform", bidir=True)
@@ -204,7 +178,7 @@ def test_the_opposite_order_gives_the_inverse_direction(folder: Path) -> None:
 
 
 @slow_to_compile
-def test_without_mid_space_only_the_first_image_is_moved(folder: Path) -> None:
+def test_without_mid_space_only_the_first_image_is_moved(folder: Path, run: Run) -> None:
     _, arrays, images = reference(folder, "joint")
     model = deformable(folder, "joint", mid_space=False, return_aff=True, return_trans_to_half_res=True)
     assert "affine_moved_2" not in [layer.name for layer in model.layers]
@@ -214,7 +188,7 @@ def test_without_mid_space_only_the_first_image_is_moved(folder: Path) -> None:
     assert np.isfinite(total).all()
 
 
-def test_live_and_specialised_graphs_agree(folder: Path) -> None:
+def test_live_and_specialised_graphs_agree(folder: Path, run: Run) -> None:
     """For a regularisation in file and graph: all fields to 1e-5 of their largest value."""
     _, arrays, images = reference(folder, "deform")
     path = folder / "deform.deform.full.h5"
@@ -278,7 +252,7 @@ def test_full_size_without_hypernetwork() -> None:
 
 
 @slow_to_compile
-def test_a_plane_is_registered_and_saved(tmp_path: Path) -> None:
+def test_a_plane_is_registered_and_saved(tmp_path: Path, run: Run) -> None:
     rng = np.random.default_rng(0)
     model = graph.build(
         "joint",
