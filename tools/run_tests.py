@@ -20,7 +20,11 @@ from dataclasses import dataclass
 BACKENDS = ("tensorflow", "jax", "torch", "openvino")
 INFERENCE_ONLY = ("openvino",)
 # Tests compile more than they compute: without the compiler's optimisation JAX needs a quarter less for both.
-SETTINGS = {"jax": {"XLA_FLAGS": "--xla_backend_optimization_level=0"}}
+# Threads of PyTorch that wait would otherwise keep the cores from the other test process.
+SETTINGS = {
+    "jax": {"XLA_FLAGS": "--xla_backend_optimization_level=0"},
+    "torch": {"OMP_WAIT_POLICY": "PASSIVE"},
+}
 MEMORY_PER_WORKER = 6 * 2**30  # The largest test needs 3 GB; the rest is for the system and the page cache.
 
 
