@@ -104,7 +104,7 @@ def whole() -> Callable[[Any], Callable[[Any], list[np.ndarray]]]:
         def plain(inputs: Any) -> list[Any]:
             return keras.tree.flatten(model(inputs, training=False))
 
-        special = {"jax": jax_function, "openvino": openvino_function}.get(backend())
+        special = {"jax": jax_function, "openvino": openvino_function}.get(keras.backend.backend())
         function = special(plain) if special else plain
         return lambda inputs: [np.asarray(keras.ops.convert_to_numpy(found)) for found in function(inputs)]
 
@@ -157,7 +157,10 @@ def single_step() -> dict[str, bool]:
     JAX compiles a whole step in less time than its operations one by one; TensorFlow traces for ten times
     as long as the step takes.
     """
-    return {"jit_compile": backend() == "jax", "run_eagerly": backend() == "tensorflow"}
+    import keras
+
+    name = keras.backend.backend()
+    return {"jit_compile": name == "jax", "run_eagerly": name == "tensorflow"}
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 ``python tools/run_tests.py`` runs tensorflow, jax and torch in full and openvino without the tests marked
 ``training``; tests marked ``backend_free`` run under one backend only: PyTorch where it is asked for, which
 is the quickest. Arguments after ``--`` go to pytest. The tests are shared by as many processes as there are
-cores and memory for; one that has no more takes over the rest of another's. The exit
-code is 0 only if every run passed.
+cores and memory for; one that has no more takes over the rest of another's. The exit code is 0 only if every
+run passed.
 """
 
 from __future__ import annotations

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from kerasneuro.inference.engine import accelerated
+from kerasneuro.inference.jax_graph import rewritten
+
 if TYPE_CHECKING:
     import keras
 
@@ -43,16 +46,10 @@ def quick_convolutions(network: keras.Model) -> Iterator[None]:
 def _on_jax_cpu() -> bool:
     import keras
 
-    if keras.backend.backend() != "jax":
-        return False
-    import jax
-
-    return bool(jax.default_backend() == "cpu")
+    return keras.backend.backend() == "jax" and not accelerated("jax", None)
 
 
 def _changes(network: keras.Model) -> Iterator[tuple[Any, Any]]:
-    from kerasneuro.inference.jax_graph import rewritten
-
     for layer in network._flatten_layers(include_self=False):
         quick = rewritten(layer)
         if quick is not None and "call" not in vars(layer):
